@@ -12,12 +12,13 @@ from genplug.agent.publisher_state import (
     Action,
     ActionFailed,
     CloseWatch,
-    Event,
     ListSlices,
     NodeRead,
     Notice,
     OpenWatch,
+    PublisherEvent,
     PublisherState,
+    PublisherStatus,
     ReadNode,
     Registration,
     RegistrationChanged,
@@ -29,6 +30,7 @@ from genplug.agent.publisher_state import (
     WatchOpened,
     WriteSlice,
     apply_event,
+    build_status,
     decide,
 )
 from genplug.agent.wakeup import Wakeup
@@ -39,6 +41,7 @@ from genplug.cluster.errors import ApiError, UnreachableError
 from genplug.cluster.http import HttpClient
 from genplug.cluster.node import get_node_uid
 from genplug.cluster.slices import SliceClient
+from genplug.observe.events import EventLog
 
 _REQUEST_ERRORS = (AccountError, ApiError, UnreachableError)
 
@@ -48,7 +51,7 @@ class Publisher:
 
     ``publish`` returns the published resources, or None if no resource is served by Dynamic Resource Allocation. Its
     argument states whether the API server keeps taints. It is called at the start, after :meth:`mark_changed`, and when
-    the API server drops taints. ``report`` receives the messages for the log.
+    the API server drops taints.
     """
 
     def __init__(
@@ -57,18 +60,27 @@ class Publisher:
         driver: str,
         node: str,
         publish: Callable[[bool], tuple[PublishedResource, ...] | None],
-        report: Callable[[Notice], None],
+        log: EventLog,
     ) -> None:
-        self.state = PublisherState()
-        """The state, for the status."""
+        self._state = PublisherState()
         self._http = http
         self._client = SliceClient(http, driver, node)
         self._driver, self._node = driver, node
         self._publish = publish
-        self._report = report
+        self._log = log
         self._wakeup = Wakeup()
         self._is_changed = True
         self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def status(self) -> PublisherStatus:
+        """The present status."""
+        return build_status(self._state, time.monotonic())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the slices were published once, and the kubelet has registered the driver."""
+        return self._state.is_synced and self._state.registration is Registration.REGISTERED
 
     def mark_changed(self) -> None:
         """Compare the published devices with the slices soon."""
@@ -86,12 +98,12 @@ class Publisher:
                 if self._is_changed:
                     self._is_changed = False
                     self._apply(WantedChanged(self._build_pools()))
-                decision = decide(self.state, time.monotonic())
-                self.state = decision.state
-                if not self.state.is_watching:
+                decision = decide(self._state, time.monotonic())
+                self._state = decision.state
+                if not self._state.is_watching:
                     self._close_watch()
                 for notice in decision.notices:
-                    self._report(notice)
+                    self._emit(notice)
                 if decision.action is None:
                     await self._wakeup.sleep_until(decision.due)
                 else:
@@ -101,12 +113,12 @@ class Publisher:
             self._http.close()
 
     def _build_pools(self) -> tuple[WantedPool, ...] | None:
-        resources = self._publish(self.state.keeps_taints)
+        resources = self._publish(self._state.keeps_taints)
         if resources is None:
             return None
         # The names of the pools do not depend on the UID, which may not be known yet.
         scope = SliceScope(self._driver, self._node, "")
-        previous = {pool.resource: pool for pool in self.state.pools or ()}
+        previous = {pool.resource: pool for pool in self._state.pools or ()}
         return tuple(build_pool(resource, scope, previous.get(resource.resource)) for resource in resources)
 
     async def _perform(self, action: Action) -> None:
@@ -142,7 +154,7 @@ class Publisher:
                 is_open.set()
                 async for event in events:
                     self._apply(SliceSeen(event.name, event.found, event.resource_version))
-            ended: Event = WatchEnded()
+            ended: PublisherEvent = WatchEnded()
         except _REQUEST_ERRORS as error:
             ended = WatchEnded(error) if is_open.is_set() else ActionFailed(OpenWatch(resource_version), error)
         self._apply(ended)
@@ -153,11 +165,14 @@ class Publisher:
             self._watch.cancel()
             self._watch = None
 
-    def _apply(self, event: Event) -> None:
-        keeps_taints = self.state.keeps_taints
-        self.state, notices = apply_event(self.state, event, time.monotonic(), random.random())  # noqa: S311 - no secret
+    def _apply(self, event: PublisherEvent) -> None:
+        keeps_taints = self._state.keeps_taints
+        self._state, notices = apply_event(self._state, event, time.monotonic(), random.random())  # noqa: S311 - no secret
         for notice in notices:
-            self._report(notice)
-        if self.state.keeps_taints != keeps_taints:
+            self._emit(notice)
+        if self._state.keeps_taints != keeps_taints:
             self._is_changed = True
         self._wakeup.set()
+
+    def _emit(self, notice: Notice) -> None:
+        self._log.emit(notice.event, notice.text, driver=self._driver, **notice.facts)

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from genplug.allocation.slice_plan import Answered, DeleteSlice, Write, find_dropped_fields, plan_writes
 from genplug.allocation.slices import ActualSlice, SliceScope, WantedPool, read_slice
 from genplug.cluster.errors import ApiError
+from genplug.observe.events import Event
 from genplug.observe.text import count_noun
 
 Seconds = float
@@ -150,7 +151,7 @@ class ActionFailed(Struct, frozen=True):
     error: Exception
 
 
-Event: TypeAlias = (
+PublisherEvent: TypeAlias = (
     WantedChanged
     | RegistrationChanged
     | NodeRead
@@ -163,22 +164,12 @@ Event: TypeAlias = (
 )
 
 
-class NoticeCode(StrEnum):
-    """The events of the log that the publisher causes."""
-
-    PUBLISHED = "slices_published"
-    REFUSED = "slices_refused"
-    RESTORED = "slices_restored"
-    TAINTS_DROPPED = "taints_dropped"
-    AWAY = "api_server_away"
-    UNSUPPORTED = "dra_unsupported"
-
-
 class Notice(Struct, frozen=True):
-    """A message for the log. Parts of the text are untrusted."""
+    """An event for the log. Parts of the text are untrusted."""
 
-    code: NoticeCode
+    event: Event
     text: str
+    facts: Mapping[str, object] = {}
 
 
 class Refusal(Struct, frozen=True):
@@ -196,7 +187,8 @@ class PublisherState(Struct, frozen=True):
     slices of the API server by name, None if they have to be listed. ``is_watching`` states that changes of them arrive
     since ``watch_since``. ``keeps_taints`` states that the API server has not dropped taints yet. ``writes`` has the
     times of the last writes of each slice. ``in_flight`` is the write that was sent and is not answered yet. Nothing is
-    sent before ``retry_at``, and ``error`` is the reason. ``published`` has the pools that were published last, and
+    sent before ``retry_at``, and ``error`` is the reason. ``changed_at`` is the time of the last change of the wanted
+    pools, or of the registration if that was later. ``published`` has the pools that were published last, and
     ``may_have_slices`` states that the API server may have slices of the driver.
     """
 
@@ -217,6 +209,7 @@ class PublisherState(Struct, frozen=True):
     retry_at: Seconds = -inf
     is_unsupported: bool = False
     error: str = ""
+    changed_at: Seconds = 0.0
     published: tuple[WantedPool, ...] | None = None
     may_have_slices: bool = False
 
@@ -271,7 +264,7 @@ def decide(state: PublisherState, now: Seconds) -> Decision:
 
 
 def apply_event(
-    state: PublisherState, event: Event, now: Seconds, jitter: float
+    state: PublisherState, event: PublisherEvent, now: Seconds, jitter: float
 ) -> tuple[PublisherState, tuple[Notice, ...]]:
     """Return the state after an event, and messages for the log.
 
@@ -281,9 +274,9 @@ def apply_event(
         case WantedChanged(pools):
             changed = {pool.name: pool for pool in pools or ()}
             refusals = {name: found for name, found in state.refusals.items() if changed.get(name) == found.pool}
-            return replace(state, pools=pools, refusals=refusals), ()
+            return replace(state, pools=pools, refusals=refusals, changed_at=now), ()
         case RegistrationChanged(registration):
-            return _on_registration(state, registration)
+            return _on_registration(replace(state, changed_at=now), registration)
         case NodeRead(scope):
             return replace(state, scope=scope), ()
         case SlicesListed(slices, version):
@@ -316,7 +309,8 @@ def _rest(state: PublisherState, now: Seconds, due: Seconds) -> Decision:
     devices = sum(len(part.devices) for part in slices)
     parts = count_noun(len(slices), "ResourceSlice"), count_noun(devices, "device"), count_noun(len(pools), "resource")
     text = f"the API server has {parts[0]} with {parts[1]} of {parts[2]}"
-    return Decision(resting, due=due, notices=(Notice(NoticeCode.PUBLISHED, text),))
+    facts = {"slices": len(slices), "devices": devices, "seconds": round(now - state.changed_at, 3)}
+    return Decision(resting, due=due, notices=(Notice(Event.SLICES_PUBLISHED, text, facts),))
 
 
 def _find_allowed_times(state: PublisherState, plan: tuple[Write, ...]) -> Mapping[str, Seconds]:
@@ -351,7 +345,7 @@ def _on_registration(state: PublisherState, registration: Registration) -> tuple
     if registration is not Registration.UNSUPPORTED or state.registration is registration:
         return changed, ()
     text = "the kubelet does not support drivers of Dynamic Resource Allocation: upgrade Kubernetes to 1.34 or later"
-    return changed, (Notice(NoticeCode.UNSUPPORTED, text),)
+    return changed, (Notice(Event.DRA_UNSUPPORTED, text),)
 
 
 def _on_watch_ended(
@@ -400,7 +394,8 @@ def _on_slice_seen(state: PublisherState, event: SliceSeen) -> tuple[PublisherSt
         seen = replace(seen, scope=None)
         change = "deleted"
     text = f"the ResourceSlice {event.name} was {change}; genplug writes it again"
-    return seen, (Notice(NoticeCode.RESTORED, text),)
+    facts = {"slice": event.name, "writer": "" if event.found is None else event.found.writer}
+    return seen, (Notice(Event.SLICES_RESTORED, text, facts),)
 
 
 def _is_newer(version: str, other: str) -> bool:
@@ -437,7 +432,7 @@ def _on_written(
     if "taints" not in dropped or not state.keeps_taints:
         return written, ()
     text = "the API server drops the taints of devices, so that unhealthy devices are left out of the ResourceSlices"
-    return replace(written, keeps_taints=False), (Notice(NoticeCode.TAINTS_DROPPED, text),)
+    return replace(written, keeps_taints=False), (Notice(Event.TAINTS_DROPPED, text),)
 
 
 def _on_failed(
@@ -450,7 +445,7 @@ def _on_failed(
         return waiting, _away_notices(state, str(error))
     if error.is_path_unknown:
         text = "the API server does not have resource.k8s.io/v1: upgrade Kubernetes to 1.34 or later"
-        notices = () if state.is_unsupported else (Notice(NoticeCode.UNSUPPORTED, text),)
+        notices = () if state.is_unsupported else (Notice(Event.DRA_UNSUPPORTED, text),)
         return replace(failed, is_unsupported=True, error=text, retry_at=now + UNSUPPORTED_SECONDS), notices
     failed = replace(failed, is_unsupported=False)
     if isinstance(action, WriteSlice) and error.status in _INVALID and not isinstance(action.write, DeleteSlice):
@@ -458,7 +453,7 @@ def _on_failed(
     if error.status == _FORBIDDEN:
         text = f"{error}. Grant the verbs of the chart to the service account, or correct the admission policy"
         waiting = replace(failed, failures=state.failures + 1, error=text, retry_at=now + FORBIDDEN_SECONDS)
-        return waiting, (() if state.error == text else (Notice(NoticeCode.REFUSED, text),))
+        return waiting, (() if state.error == text else (Notice(Event.SLICES_REFUSED, text, {"status": error.status}),))
     if isinstance(action, ReadNode) and error.status == _NOT_FOUND:
         return replace(failed, error=str(error), retry_at=now + MISSING_NODE_SECONDS), ()
     if error.status in (_CONFLICT, _GONE, _NOT_FOUND) and not state.failures:
@@ -478,16 +473,51 @@ def _refuse(
     text = f"the ResourceSlice {name} of {pool.resource} is refused: {error}"
     previous = state.refusals.get(pool.name)
     is_new = previous is None or (previous.pool, previous.reason) != (pool, refusal.reason)
-    notices = (Notice(NoticeCode.REFUSED, text),) if is_new else ()
+    facts = {"resource": pool.resource, "slice": name, "status": error.status}
+    notices = (Notice(Event.SLICES_REFUSED, text, facts),) if is_new else ()
     return replace(state, refusals={**state.refusals, pool.name: refusal}), notices
 
 
 def _away_notices(state: PublisherState, text: str) -> tuple[Notice, ...]:
     """Return a message for the first of several failures."""
-    return (Notice(NoticeCode.AWAY, text),) if not state.error else ()
+    return (Notice(Event.API_SERVER_AWAY, text),) if not state.error else ()
 
 
 def _back_off(state: PublisherState, reason: str, now: Seconds, jitter: float, longest: Seconds) -> PublisherState:
     """Wait 1 s after the first failure, doubled after each further failure, plus up to a quarter."""
     pause = min(2.0 ** min(state.failures, 10), longest) * (1 + 0.25 * jitter)
     return replace(state, failures=state.failures + 1, error=reason, retry_at=now + pause)
+
+
+class PoolStatus(Struct, frozen=True):
+    """A published resource, for the status. ``refusal`` is the reason if the API server refuses its slices."""
+
+    resource: str
+    pool: str
+    slices: int
+    devices: int
+    tainted: int
+    refusal: str = ""
+
+
+class PublisherStatus(Struct, frozen=True):
+    """The publisher, for the status. ``retry_seconds`` is the time until the next request after an error."""
+
+    phase: Phase
+    error: str
+    retry_seconds: Seconds
+    keeps_taints: bool
+    pools: tuple[PoolStatus, ...]
+
+
+def build_status(state: PublisherState, now: Seconds) -> PublisherStatus:
+    """Return the status of the publisher."""
+    pools = []
+    for pool in state.pools or ():
+        devices = [device for part in pool.slices for device in part.devices]
+        tainted = sum(bool(device.taints) for device in devices)
+        refusal = state.refusals.get(pool.name)
+        reason = "" if refusal is None else refusal.reason
+        pools.append(PoolStatus(pool.resource, pool.name, len(pool.slices), len(devices), tainted, reason))
+    retry_seconds = max(state.retry_at - now, 0.0) if state.error else 0.0
+    return PublisherStatus(state.phase, state.error, retry_seconds, state.keeps_taints, tuple(pools))

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -56,8 +56,12 @@ def build_path(*segments: str) -> str:
 class HttpClient:
     """Sends requests to the API server, on a few connections that are kept. For one event loop."""
 
-    def __init__(self, account: Account, user_agent: str) -> None:
+    def __init__(
+        self, account: Account, user_agent: str, count: Callable[[str, str], None] = lambda _verb, _code: None
+    ) -> None:
+        """Create a client. ``count`` gets the verb and the status of each request, ``0`` without an answer."""
         self._account = account
+        self._count = count
         self._user_agent = user_agent
         self._connector = Connector()
         self._idle: list[_Connection] = []
@@ -74,6 +78,7 @@ class HttpClient:
             UnreachableError: there was no valid answer in time. A write may have had its effect.
         """
         credentials = self._account.read()
+        status = 0
         try:
             async with asyncio.timeout(seconds), self._places:
                 status, headers, body = await self._exchange(credentials, request)
@@ -85,6 +90,8 @@ class HttpClient:
         except TimeoutError:
             text = f"the API server at {credentials.authority} did not answer '{request.action}' within {seconds:g} s"
             raise UnreachableError(text) from None
+        finally:
+            self._count(request.verb, str(status))
         if not 200 <= status < 300:  # noqa: PLR2004 - success
             raise read_error(request.action, status, headers, body)
         return _read_object(credentials, request, body)
@@ -135,15 +142,19 @@ class HttpClient:
             yield _read_object(credentials, request, line)
 
     async def _start_watch(self, credentials: Credentials, request: Request) -> "_Connection":
-        connection = await self._open(credentials)
+        status = 0
         try:
-            status, headers = await connection.start(self._build_head(credentials, request), b"")
-            if status == 200:  # noqa: PLR2004 - OK
-                return connection
-            body = await connection.read_body()
-        except BaseException:
-            connection.close()
-            raise
+            connection = await self._open(credentials)
+            try:
+                status, headers = await connection.start(self._build_head(credentials, request), b"")
+                if status == 200:  # noqa: PLR2004 - OK
+                    return connection
+                body = await connection.read_body()
+            except BaseException:
+                connection.close()
+                raise
+        finally:
+            self._count(request.verb, str(status))
         connection.close()
         if status == _UNAUTHORIZED:
             self._account.forget()

@@ -234,6 +234,36 @@ class Event(Enum):
         logging.ERROR,
         "The agent cannot create a socket of the driver. It retries. Keys: `driver`, `retry_seconds`.",
     )
+    DRA_UNSUPPORTED = (
+        "dra_unsupported",
+        logging.ERROR,
+        "Kubernetes does not support DRA, so that resources with `serve: dra` are not offered. Key: `driver`.",
+    )
+    SLICES_PUBLISHED = (
+        "slices_published",
+        logging.INFO,
+        "The API server has the devices as ResourceSlices. Keys: `driver`, `slices`, `devices`, `seconds`.",
+    )
+    SLICES_REFUSED = (
+        "slices_refused",
+        logging.ERROR,
+        "The API server refuses ResourceSlices. The agent retries. Keys: `driver`, `status`; `slice` if it is invalid.",
+    )
+    SLICES_RESTORED = (
+        "slices_restored",
+        logging.WARNING,
+        "Another client has changed or deleted a ResourceSlice. Keys: `driver`, `slice`, `writer` (its field manager).",
+    )
+    TAINTS_DROPPED = (
+        "taints_dropped",
+        logging.WARNING,
+        "The API server drops taints, so that unhealthy devices are not published. Key: `driver`.",
+    )
+    API_SERVER_AWAY = (
+        "api_server_away",
+        logging.WARNING,
+        "The API server does not respond, or responds with an error. The agent retries. Key: `driver`.",
+    )
     CLAIM_PREPARED = (
         "claim_prepared",
         logging.INFO,

@@ -31,6 +31,8 @@ _ALLOCATE_BUCKET_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
 
 _PREPARE_BUCKET_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 40.0)
 
+_PUBLISH_BUCKET_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
 _Labeled = TypeVar("_Labeled", Counter, Histogram)
 
 
@@ -77,6 +79,14 @@ class Metrics:
             buckets=_PREPARE_BUCKET_SECONDS,
             registry=self.registry,
         )
+        self._publish_seconds = Histogram(
+            "genplug_dra_publish_seconds",
+            "Time until changed devices were published as ResourceSlices.",
+            ("driver",),
+            buckets=_PUBLISH_BUCKET_SECONDS,
+            registry=self.registry,
+        )
+        self._api_requests = counter("dra_api_requests", "Requests to the API server.", "verb", "code")
         self._series: dict[str, set[tuple[Counter | Histogram, tuple[str, ...]]]] = {}
         """The labels of the series of each resource."""
         event_log.listen(self._count)
@@ -112,11 +122,17 @@ class Metrics:
             case _:
                 pass
 
+    def count_api_request(self, verb: str, code: str) -> None:
+        """Count a request to the API server; the code is ``0`` for a request without an answer."""
+        self._api_requests.labels(verb, code).inc()
+
     def _count_claims(self, log_event: LogEvent) -> None:
         driver = str(log_event.facts.get("driver", ""))
         match log_event.event:
             case Event.RECORD_BAD:
                 self._bad_records.labels(driver).inc()
+            case Event.SLICES_PUBLISHED:
+                self._publish_seconds.labels(driver).observe(float(str(log_event.facts["seconds"])))
             case Event.CLAIM_PREPARED:
                 self._prepare_seconds.labels(driver).observe(float(str(log_event.facts["seconds"])))
             case Event.CLAIM_REFUSED:

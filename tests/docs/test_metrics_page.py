@@ -43,6 +43,7 @@ def served() -> dict[str, tuple[str, set[str]]]:
         # The series of a resource end with this event.
         if event is not Event.RESOURCE_DRAINED:
             log.emit(event, "text", resource="a.io/x", seconds=0.1, driver="a.io", reason="storage")
+    metrics.count_api_request("list", "200")
     found = {}
     for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
         if not family.name.startswith("genplug_") or family.name.endswith("_created"):

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from genplug.agent import publisher_state
 from genplug.agent.publisher import Publisher
-from genplug.agent.publisher_state import Notice, NoticeCode, Phase, Registration
+from genplug.agent.publisher_state import Phase, Registration
 from genplug.allocation.published import PublishedResource
+from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.testing.api_server import ApiServerStandIn
 from genplug.testing.condition import Condition
 from tests.support.api_server import DRIVER, NODE, TAINT, connect, publish
@@ -27,9 +28,11 @@ class Running:
     def __init__(self, server: ApiServerStandIn, directory: Path) -> None:
         self.server = server
         self.resources: Callable[[bool], Published] = lambda _keeps_taints: (publish(3),)
-        self.notices: list[Notice] = []
+        self.notices: list[LogEvent] = []
         self.reported = Condition()
-        self.publisher = Publisher(connect(server, directory), DRIVER, NODE, self._publish, self._report)
+        log = EventLog()
+        log.listen(self._report)
+        self.publisher = Publisher(connect(server, directory), DRIVER, NODE, self._publish, log)
 
     def publish(self, *resources: PublishedResource) -> None:
         self.resources = lambda _keeps_taints: resources
@@ -39,9 +42,9 @@ class Running:
         self.resources = lambda _keeps_taints: None
         self.publisher.mark_changed()
 
-    async def wait_for_notice(self, code: NoticeCode, times: int = 1) -> str:
+    async def wait_for_notice(self, event: Event, times: int = 1) -> str:
         def find() -> list[str]:
-            return [notice.text for notice in self.notices if notice.code is code]
+            return [notice.text for notice in self.notices if notice.event is event]
 
         await self.reported.wait_for(lambda: len(find()) >= times, 20, lambda: f"{self.notices} {self.server!r}")
         return find()[-1]
@@ -56,7 +59,7 @@ class Running:
     def _publish(self, keeps_taints: bool) -> Published:  # noqa: FBT001 - called by the publisher
         return self.resources(keeps_taints)
 
-    def _report(self, notice: Notice) -> None:
+    def _report(self, notice: LogEvent) -> None:
         self.notices.append(notice)
         self.reported.notify_all()
 
@@ -80,7 +83,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write without pauses; tests with a simulated time are in test_publisher_state."""
     for name in ("WRITE_SECONDS", "SLOW_WRITE_SECONDS"):
         monkeypatch.setattr(publisher_state, name, 0.01)
-    for name in ("MAX_RETRY_SECONDS", "MAX_CONNECT_RETRY_SECONDS", "FORBIDDEN_SECONDS"):
+    for name in ("MAX_RETRY_SECONDS", "MAX_CONNECT_RETRY_SECONDS", "FORBIDDEN_SECONDS", "MISSING_NODE_SECONDS"):
         monkeypatch.setattr(publisher_state, name, 0.05)
 
 
@@ -109,12 +112,12 @@ async def test_1000_devices_of_10_resources_are_published_over_tls(
     running.publisher.set_registration(Registration.REGISTERED)
     task = asyncio.create_task(running.publisher.run())
     slices = await running.wait_published(1000)
-    text = await running.wait_for_notice(NoticeCode.PUBLISHED)
+    text = await running.wait_for_notice(Event.SLICES_PUBLISHED)
     assert text == "the API server has 20 ResourceSlices with 1000 devices of 10 resources"
     assert len(slices) == 20
     assert len(api_server.requests) <= 40
     assert {request.code for request in api_server.requests} == {200, 201}
-    assert running.publisher.state.phase is Phase.WATCH
+    assert running.publisher.status.phase is Phase.WATCH
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -123,7 +126,7 @@ async def test_slices_come_back_after_the_kubelet_has_deleted_them(running: Runn
     """DRA point 10, without a kubelet: its start deletes all slices of the node."""
     running.publish(publish(130))
     before = await running.wait_published(130)
-    await running.wait_for_notice(NoticeCode.PUBLISHED)
+    await running.wait_for_notice(Event.SLICES_PUBLISHED)
     for _ in range(5):
         assert server.wipe_slices(NODE) == 3
         after = await running.wait_published(130)
@@ -136,7 +139,7 @@ async def test_slice_that_was_changed_by_hand_is_put_back(
 ) -> None:
     """DRA point 11."""
     (before,) = await running.wait_published(3)
-    await running.wait_for_notice(NoticeCode.PUBLISHED)
+    await running.wait_for_notice(Event.SLICES_PUBLISHED)
     name = before["metadata"]["name"]
     if change == "delete":
         server.delete_slice(name)
@@ -144,18 +147,16 @@ async def test_slice_that_was_changed_by_hand_is_put_back(
         server.edit_slice(name, lambda document: document["spec"]["devices"].pop())
     (after,) = await running.wait_published(3)
     assert after["spec"] == before["spec"]
-    text = await running.wait_for_notice(NoticeCode.RESTORED)
+    text = await running.wait_for_notice(Event.SLICES_RESTORED)
     assert f"the ResourceSlice {name} was {'deleted' if change == 'delete' else 'changed by kubectl-edit'}" in text
 
 
 async def test_node_that_is_created_again_owns_the_slices(running: Running, server: ApiServerStandIn) -> None:
     await running.wait_published(3)
-    await running.wait_for_notice(NoticeCode.PUBLISHED)
+    await running.wait_for_notice(Event.SLICES_PUBLISHED)
     server.remove_node(NODE)
     await server.wait_for(lambda: server.requests[-1].code == 404)
     uid = server.add_node(NODE)
-    running.publisher.state = replace(running.publisher.state, retry_at=0.0)
-    running.publisher.mark_changed()
     (found,) = await running.wait_published(3)
     assert found["metadata"]["ownerReferences"][0]["uid"] == uid
 
@@ -166,12 +167,12 @@ async def test_changes_while_the_server_is_away_are_published_when_it_is_back(
     """DRA point 17, the part of the publisher."""
     await running.wait_published(3)
     await server.stop()
-    text = await running.wait_for_notice(NoticeCode.AWAY)
+    text = await running.wait_for_notice(Event.API_SERVER_AWAY)
     assert "the API server at" in text
     running.publish(publish(2, value=1))
     await server.start()
     await running.wait_published(2, value=1)
-    assert len([notice for notice in running.notices if notice.code is NoticeCode.AWAY]) <= 2
+    assert len([notice for notice in running.notices if notice.event is Event.API_SERVER_AWAY]) <= 2
 
 
 async def test_changes_that_the_watch_lost_are_found_by_a_list(running: Running, server: ApiServerStandIn) -> None:
@@ -197,7 +198,7 @@ async def test_missing_rights_are_reported_with_the_message_of_the_server(
     await running.wait_published(3)
     server.faults.refuse(403, "slices of node node-2 only", verb="update")
     running.publish(publish(3, value=1))
-    text = await running.wait_for_notice(NoticeCode.REFUSED)
+    text = await running.wait_for_notice(Event.SLICES_REFUSED)
     assert "403 to 'update resourceslices/" in text
     assert "slices of node node-2 only" in text
     server.faults.clear()
@@ -207,22 +208,22 @@ async def test_missing_rights_are_reported_with_the_message_of_the_server(
 async def test_slice_that_is_refused_does_not_stop_the_others(running: Running, server: ApiServerStandIn) -> None:
     invalid = publish(1, resource="example.com/bad")
     device = replace(invalid.devices[0], attributes={"value": "x" * 65})
-    await running.wait_for_notice(NoticeCode.PUBLISHED)
+    await running.wait_for_notice(Event.SLICES_PUBLISHED)
     running.publish(replace(invalid, devices=(device,)), publish(5, value=1))
-    text = await running.wait_for_notice(NoticeCode.REFUSED)
+    text = await running.wait_for_notice(Event.SLICES_REFUSED)
     assert "of example.com/bad is refused" in text
     assert "may not be more than 64 bytes" in text
     await running.wait_published(5, value=1)
-    await running.wait_for_notice(NoticeCode.PUBLISHED, 2)
+    await running.wait_for_notice(Event.SLICES_PUBLISHED, 2)
     assert [request.code for request in server.requests].count(422) == 1
 
 
 async def test_write_whose_answer_is_lost_is_adopted(running: Running, server: ApiServerStandIn) -> None:
-    await running.wait_for_notice(NoticeCode.PUBLISHED)
+    await running.wait_for_notice(Event.SLICES_PUBLISHED)
     server.faults.drop(verb="update", is_late=True, times=2)
     running.publish(publish(3, value=1))
     (found,) = await running.wait_published(3, value=1)
-    await running.wait_for_notice(NoticeCode.PUBLISHED, 2)
+    await running.wait_for_notice(Event.SLICES_PUBLISHED, 2)
     assert server.slices() == [found]
 
 
@@ -235,9 +236,9 @@ async def test_unhealthy_device_is_left_out_where_taints_are_dropped(tmp_path: P
                 (publish(3, tainted=frozenset({2})),) if keeps_taints else (publish(2),)
             )
             running.publisher.mark_changed()
-            await running.wait_for_notice(NoticeCode.TAINTS_DROPPED)
+            await running.wait_for_notice(Event.TAINTS_DROPPED)
             await running.wait_published(2)
-            await running.wait_for_notice(NoticeCode.PUBLISHED)
+            await running.wait_for_notice(Event.SLICES_PUBLISHED)
 
 
 async def test_unhealthy_device_has_a_taint_where_taints_are_kept(running: Running) -> None:
@@ -265,10 +266,10 @@ async def test_slices_remain_after_the_publisher_was_cancelled_and_are_adopted(
 ) -> None:
     async with run(server, tmp_path) as running:
         before = await running.wait_published(3)
-        await running.wait_for_notice(NoticeCode.PUBLISHED)
+        await running.wait_for_notice(Event.SLICES_PUBLISHED)
     await server.wait_for(lambda: server.watches == 0)
     async with run(server, tmp_path) as running:
-        await running.wait_for_notice(NoticeCode.PUBLISHED)
+        await running.wait_for_notice(Event.SLICES_PUBLISHED)
     assert server.slices() == before
 
 
@@ -277,5 +278,5 @@ async def test_server_without_the_api_group_is_reported(tmp_path: Path) -> None:
     async with ApiServerStandIn(version=(1, 30), tls=False) as server:
         server.add_node(NODE)
         async with run(server, tmp_path) as running:
-            text = await running.wait_for_notice(NoticeCode.UNSUPPORTED)
+            text = await running.wait_for_notice(Event.DRA_UNSUPPORTED)
             assert text == "the API server does not have resource.k8s.io/v1: upgrade Kubernetes to 1.34 or later"

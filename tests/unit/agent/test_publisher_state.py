@@ -15,9 +15,10 @@ from genplug.agent.publisher_state import (
     ListSlices,
     NodeRead,
     Notice,
-    NoticeCode,
     OpenWatch,
     Phase,
+    PoolStatus,
+    PublisherEvent,
     PublisherState,
     ReadNode,
     Registration,
@@ -30,9 +31,9 @@ from genplug.agent.publisher_state import (
     WatchOpened,
     WriteSlice,
     apply_event,
+    build_status,
     decide,
 )
-from genplug.agent.publisher_state import Event as PublisherEvent
 from genplug.allocation.published import PublishedResource
 from genplug.allocation.slice_plan import CreateSlice, DeleteSlice, UpdateSlice
 from genplug.allocation.slices import (
@@ -44,6 +45,7 @@ from genplug.allocation.slices import (
     slice_document,
 )
 from genplug.cluster.errors import ApiError, UnreachableError
+from genplug.observe.events import Event
 from tests.support.api_server import DRIVER, NODE, publish
 
 SCOPE = SliceScope(DRIVER, NODE, "uid-1")
@@ -190,8 +192,9 @@ def test_resources_with_1000_devices_are_published_with_few_requests(simulation:
     assert len(simulation.slices) == 20
     assert len(simulation.actions) <= 40
     assert simulation.now == 1000.0
-    assert [notice.code for notice in simulation.notices] == [NoticeCode.PUBLISHED]
+    assert [notice.event for notice in simulation.notices] == [Event.SLICES_PUBLISHED]
     assert "20 ResourceSlices with 1000 devices of 10 resources" in simulation.notices[0].text
+    assert simulation.notices[0].facts == {"slices": 20, "devices": 1000, "seconds": 0.0}
 
 
 def test_first_change_is_written_at_once_and_the_next_after_a_second(simulation: Simulation) -> None:
@@ -254,7 +257,7 @@ def test_slice_that_another_client_changes_is_written_again(simulation: Simulati
     simulation.run()
     assert simulation.contents == contents(publish(3))
     (notice,) = simulation.notices
-    assert notice.code is NoticeCode.RESTORED
+    assert notice.event is Event.SLICES_RESTORED
     assert text in notice.text
 
 
@@ -305,8 +308,8 @@ def test_dropped_taints_are_reported_once_and_the_devices_are_left_out(simulatio
     assert not simulation.state.keeps_taints
     simulation.run(10)
     simulation.want(publish(2, tainted=frozenset({1})))
-    codes = [notice.code for notice in simulation.notices]
-    assert codes.count(NoticeCode.TAINTS_DROPPED) == 1
+    events = [notice.event for notice in simulation.notices]
+    assert events.count(Event.TAINTS_DROPPED) == 1
     assert simulation.count("WriteSlice") == 2
 
 
@@ -331,7 +334,7 @@ def test_pauses_after_failures_grow_to_a_limit(simulation: Simulation, error: Ex
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses[-1] == limit
     assert pauses == sorted(pauses)
-    assert [notice.code for notice in simulation.notices] == [NoticeCode.AWAY]
+    assert [notice.event for notice in simulation.notices] == [Event.API_SERVER_AWAY]
     simulation.fail = lambda _action: None
     simulation.run(limit + 10)
     assert simulation.contents == contents(publish(3))
@@ -347,7 +350,7 @@ def test_forbidden_requests_are_repeated_at_most_twice_a_minute(simulation: Simu
     simulation.run(600)
     assert simulation.count("WriteSlice") - before <= 20
     (notice,) = simulation.notices
-    assert notice.code is NoticeCode.REFUSED
+    assert notice.event is Event.SLICES_REFUSED
     assert "no rights. Grant the verbs of the chart to the service account" in notice.text
 
 
@@ -374,7 +377,7 @@ def test_refused_slice_is_not_written_again_before_it_changes_and_others_are(sim
     assert simulation.contents == contents(publish(3))
     assert simulation.state.phase is Phase.WATCH
     assert simulation.count("ListSlices") == 1
-    refused = [notice for notice in simulation.notices if notice.code is NoticeCode.REFUSED]
+    refused = [notice for notice in simulation.notices if notice.event is Event.SLICES_REFUSED]
     assert len(refused) == 1
     assert "of example.com/bad is refused" in refused[0].text
     writes = simulation.count("WriteSlice")
@@ -385,7 +388,7 @@ def test_refused_slice_is_not_written_again_before_it_changes_and_others_are(sim
     assert simulation.count("WriteSlice") == writes + 2
     simulation.run(700)
     assert simulation.count("WriteSlice") == writes + 3
-    assert len([notice for notice in simulation.notices if notice.code is NoticeCode.REFUSED]) == 2
+    assert len([notice for notice in simulation.notices if notice.event is Event.SLICES_REFUSED]) == 2
 
 
 def test_conflict_is_read_again_at_once(simulation: Simulation) -> None:
@@ -396,7 +399,7 @@ def test_conflict_is_read_again_at_once(simulation: Simulation) -> None:
     simulation.want(publish(3, value=1))
     assert simulation.contents == contents(publish(3, value=1))
     assert simulation.count("ListSlices") == 2
-    assert simulation.notices[-1].code is NoticeCode.PUBLISHED
+    assert simulation.notices[-1].event is Event.SLICES_PUBLISHED
 
 
 def test_server_without_the_api_group_is_asked_every_ten_minutes(simulation: Simulation) -> None:
@@ -408,7 +411,7 @@ def test_server_without_the_api_group_is_asked_every_ten_minutes(simulation: Sim
     assert simulation.count("ListSlices") == 3
     assert simulation.state.phase is Phase.UNSUPPORTED
     (notice,) = simulation.notices
-    assert notice.code is NoticeCode.UNSUPPORTED
+    assert notice.event is Event.DRA_UNSUPPORTED
     assert "upgrade Kubernetes to 1.34" in notice.text
     simulation.fail = lambda _action: None
     simulation.run(600)
@@ -422,7 +425,7 @@ def test_kubelet_without_support_of_drivers_is_reported(simulation: Simulation) 
     simulation.run(100)
     assert simulation.actions == []
     assert simulation.state.phase is Phase.UNSUPPORTED
-    assert [notice.code for notice in simulation.notices] == [NoticeCode.UNSUPPORTED]
+    assert [notice.event for notice in simulation.notices] == [Event.DRA_UNSUPPORTED]
 
 
 def test_slices_of_a_lost_registration_are_written_when_it_returns(simulation: Simulation) -> None:
@@ -477,6 +480,29 @@ def test_watches_that_end_at_once_cause_pauses(simulation: Simulation) -> None:
             simulation.apply(WatchEnded())
         simulation.run(1.0)
     assert simulation.count("OpenWatch") < 10
+
+
+def test_status_has_the_pools_and_the_error(simulation: Simulation) -> None:
+    resources = publish(70, tainted=frozenset({1, 66})), publish(3, resource="example.com/bad")
+    refused = ApiError("create", 422, message="Too long")
+
+    def fail(action: object) -> Exception | None:
+        return refused if isinstance(action, WriteSlice) and "bad" in str(action.write) else None
+
+    simulation.fail = fail
+    simulation.start(*resources)
+    status = build_status(simulation.state, simulation.now)
+    assert (status.phase, status.error, status.retry_seconds) == (Phase.WATCH, "", 0.0)
+    assert status.pools == (
+        PoolStatus("example.com/x", "node-1/example.com/x", 2, 70, 2),
+        PoolStatus("example.com/bad", "node-1/example.com/bad", 1, 3, 0, str(refused)),
+    )
+    simulation.fail = lambda _action: UNREACHABLE
+    simulation.now += 20
+    simulation.apply(WatchEnded())
+    simulation.run()
+    status = build_status(simulation.state, simulation.now)
+    assert (status.phase, status.error, status.retry_seconds) == (Phase.BACKOFF, str(UNREACHABLE), 1.0)
 
 
 @settings(max_examples=60, deadline=None)

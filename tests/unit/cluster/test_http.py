@@ -13,7 +13,7 @@ from genplug.cluster.account import Account
 from genplug.cluster.errors import ApiError, UnreachableError, read_retry_after
 from genplug.cluster.http import HttpClient, Request, build_path
 from genplug.testing.api_server import ApiServerStandIn
-from tests.support.api_server import SLICES_PATH, build_document, connect, list_slices
+from tests.support.api_server import SLICES_PATH, build_account, build_document, connect, list_slices
 
 WATCH = Request("watch", "resourceslices", "GET", SLICES_PATH, {"watch": "1", "allowWatchBookmarks": "true"})
 
@@ -309,3 +309,22 @@ async def test_event_in_pieces_is_joined(tmp_path: Path) -> None:
 
     async with raw_server(serve, tmp_path) as client, client.watch(WATCH, 60) as events:
         assert [event["type"] async for event in events] == ["BOOKMARK", "BOOKMARK"]
+
+
+async def test_requests_are_counted_with_their_verb_and_status(server: ApiServerStandIn, tmp_path: Path) -> None:
+    counted: list[tuple[str, str]] = []
+    account = build_account(server, tmp_path)
+    http = HttpClient(account, "test", lambda verb, code: counted.append((verb, code)))
+    await http.request(list_slices())
+    async with http.watch(WATCH, 60):
+        pass
+    server.faults.refuse(403)
+    with pytest.raises(ApiError):
+        await http.request(list_slices())
+    with pytest.raises(ApiError):
+        async with http.watch(WATCH, 60):
+            pass
+    await server.stop()
+    with pytest.raises(UnreachableError):
+        await http.request(list_slices())
+    assert counted == [("list", "200"), ("watch", "200"), ("list", "403"), ("watch", "403"), ("list", "0")]
