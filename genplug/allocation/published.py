@@ -148,7 +148,13 @@ def _sort_grants(offer: ResourceOffer) -> Sequence[Grant]:
     preference = offer.resource.preference
     if preference.policy is Preference.NONE or offer.resource.tokens is not None:
         return offer.entries
-    return sorted(offer.entries, key=lambda grant: natural_sort_key(find_group(preference.by, grant.devices[0].device)))
+    groups = [find_group(preference.by, grant.devices[0].device) for grant in offer.entries]
+    # There are few groups, and a key takes time.
+    keys = {group: natural_sort_key(group) for group in set(groups)}
+    if len(keys) <= 1:
+        return offer.entries
+    pairs = sorted(zip(groups, offer.entries, strict=True), key=lambda pair: keys[pair[0]])
+    return [grant for _, grant in pairs]
 
 
 def _publish_grant(resource: Resource, grant: Grant) -> PublishedDevice | LeftOut:
