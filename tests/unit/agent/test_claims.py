@@ -208,6 +208,24 @@ async def test_program_runs_once_for_each_device_before_the_record(tree: DeviceT
     assert sorted(runs.read_text().splitlines()) == ["x0 0", "x1 0"]
 
 
+async def test_calls_for_a_claim_run_one_after_the_other(tree: DeviceTree, node: ClaimNode) -> None:
+    runs = tree.root / "runs"
+    pre_start = run_program(tree, f"echo $1 >> {runs}")
+    node.resource = replace(node.resource, pre_start=pre_start, policy=_ALLOW_PROGRAMS)
+    node.scan()
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    node.hold.clear()
+    calls = [asyncio.create_task(claims.prepare(ONE)) for _ in range(3)]
+    await node.reading.wait_for(lambda: bool(node.reads), 20)
+    removal = asyncio.create_task(claims.unprepare(ONE))
+    node.hold.set()
+    assert await asyncio.gather(*calls) == [answer(ONE, "x0")] * 3
+    await removal
+    assert runs.read_text() == "x0\n"
+    assert (node.files, node.reads) == ([], [ONE.name])
+
+
 async def test_failed_program_is_the_error_and_the_device_is_free(tree: DeviceTree, node: ClaimNode) -> None:
     pre_start = run_program(tree, "echo it is broken; exit 3")
     node.resource = replace(node.resource, pre_start=pre_start, policy=_ALLOW_PROGRAMS)
