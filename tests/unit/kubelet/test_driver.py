@@ -121,6 +121,12 @@ async def test_refused_registration_is_tried_again_on_a_new_socket(
         kubelet.refuse_registration("")
         await kubelet.wait_registered(DRIVER)
         await run.wait_for(lambda: run.driver.status.is_registered)
+        kubelet.refuse_registration("the endpoint is in use again")
+        await kubelet.restart()
+        await run.wait_for(lambda: "again" in run.driver.status.error)
+    pauses = [report.retry_seconds for report in run.reports if isinstance(report, DriverRefused)]
+    assert pauses[1] >= 0.02
+    assert pauses[-1] <= 0.0125
 
 
 async def test_kubelet_without_a_handler_for_drivers_is_reported(kubelet_dir: Path) -> None:
@@ -176,6 +182,23 @@ async def test_claims_of_a_call_are_prepared_at_the_same_time(kubelet: DraKubele
     assert [kubelet.cdi_devices(claim) for claim in claims] == [(f"genplug.io/claim={claim.uid}",) for claim in claims]
     [device] = kubelet.devices(claims[0])
     assert (device.requests, device.device) == (("gpu",), "device-of-claim-0")
+
+
+async def test_number_of_claims_that_are_prepared_at_the_same_time_is_limited(
+    kubelet: DraKubelet, kubelet_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "MAX_CONCURRENT_CLAIMS", 2)
+    async with run_driver(kubelet_dir) as run:
+        await kubelet.wait_registered(DRIVER)
+        run.backend.open.clear()
+        preparing = asyncio.create_task(kubelet.prepare("pod", *(use_claim(number) for number in range(5))))
+        await run.backend.reached.wait_for(lambda: len(run.backend.calls) >= 2, 20)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert len(run.backend.calls) == 2
+        run.backend.open.set()
+        await preparing
+        assert len(run.backend.calls) == 5
 
 
 async def test_error_of_a_claim_is_that_of_the_pod_and_other_claims_are_prepared(
