@@ -311,11 +311,12 @@ class ApiServerStandIn:
             name = document.get("metadata", {}).get("name", name)
             await self.faults.apply(verb, target.kind.plural, name, is_late=True)
             body, content_type, headers = json.dumps(document).encode(), "application/json", {}
-        except ApiStatusError as error:
+        except (ApiStatusError, ValueError) as failed:
+            error = failed if isinstance(failed, ApiStatusError) else ApiStatusError(400, str(failed))
             code, body, content_type, headers = error.code, error.body, error.content_type, error.headers
-        except DroppedConnectionError as error:
+        except DroppedConnectionError as dropped:
             self._record(exchange, verb, target, name, 0)
-            await exchange.abort(error.raw)
+            await exchange.abort(dropped.raw)
             return False
         self._record(exchange, verb, target, name, code)
         await exchange.respond(code, body, content_type, headers)
@@ -381,13 +382,14 @@ class ApiServerStandIn:
     async def _watch(self, exchange: Exchange, selector: Selector) -> bool:
         """Send the changes of the selected objects; return whether the connection continues."""
         query = exchange.request.query
+        seconds = float(query.get("timeoutSeconds") or _WATCH_SECONDS)
+        version = int(query.get("resourceVersion") or 0) or self._store.version
         await exchange.start_stream()
         self.watches += 1
         self._condition.notify_all()
         closed = asyncio.ensure_future(exchange.wait_closed())
-        sending = asyncio.ensure_future(self._send_changes(exchange, selector))
+        sending = asyncio.ensure_future(self._send_changes(exchange, selector, version))
         try:
-            seconds = float(query.get("timeoutSeconds") or _WATCH_SECONDS)
             await asyncio.wait((closed, sending), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if closed.done():
                 return False
@@ -402,9 +404,8 @@ class ApiServerStandIn:
         await exchange.end_stream()
         return True
 
-    async def _send_changes(self, exchange: Exchange, selector: Selector) -> None:
+    async def _send_changes(self, exchange: Exchange, selector: Selector, version: int) -> None:
         query = exchange.request.query
-        version = int(query.get("resourceVersion") or 0) or self._store.version
         ended, bookmarks = self._ended_watches, self._bookmarks
         while ended == self._ended_watches:
             seen = self._state

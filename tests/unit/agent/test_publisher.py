@@ -101,10 +101,9 @@ async def running(server: ApiServerStandIn, tmp_path: Path) -> AsyncIterator[Run
 
 
 @pytest.mark.openssl
-async def test_1000_devices_of_10_resources_are_published_over_tls(
+async def test_1000_devices_of_10_resources_are_published_over_tls_dra_01(
     api_server: ApiServerStandIn, tmp_path: Path
 ) -> None:
-    """DRA point 1."""
     api_server.add_node(NODE)
     resources = tuple(publish(100, resource=f"example.com/x{number}") for number in range(10))
     running = Running(api_server, tmp_path)
@@ -122,8 +121,9 @@ async def test_1000_devices_of_10_resources_are_published_over_tls(
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_slices_come_back_after_the_kubelet_has_deleted_them(running: Running, server: ApiServerStandIn) -> None:
-    """DRA point 10, without a kubelet: its start deletes all slices of the node."""
+async def test_slices_come_back_after_the_kubelet_has_deleted_them_dra_10(
+    running: Running, server: ApiServerStandIn
+) -> None:
     running.publish(publish(130))
     before = await running.wait_published(130)
     await running.wait_for_notice(Event.SLICES_PUBLISHED)
@@ -134,10 +134,9 @@ async def test_slices_come_back_after_the_kubelet_has_deleted_them(running: Runn
 
 
 @pytest.mark.parametrize("change", ["delete", "edit"])
-async def test_slice_that_was_changed_by_hand_is_put_back(
+async def test_slice_that_was_changed_by_hand_is_put_back_dra_11(
     running: Running, server: ApiServerStandIn, change: str
 ) -> None:
-    """DRA point 11."""
     (before,) = await running.wait_published(3)
     await running.wait_for_notice(Event.SLICES_PUBLISHED)
     name = before["metadata"]["name"]
@@ -161,10 +160,9 @@ async def test_node_that_is_created_again_owns_the_slices(running: Running, serv
     assert found["metadata"]["ownerReferences"][0]["uid"] == uid
 
 
-async def test_changes_while_the_server_is_away_are_published_when_it_is_back(
+async def test_changes_while_the_server_is_away_are_published_when_it_is_back_dra_17(
     running: Running, server: ApiServerStandIn
 ) -> None:
-    """DRA point 17, the part of the publisher."""
     await running.wait_published(3)
     await server.stop()
     text = await running.wait_for_notice(Event.API_SERVER_AWAY)
@@ -191,10 +189,9 @@ async def test_token_that_is_rotated_does_not_interrupt(running: Running, server
     assert 401 not in {request.code for request in server.requests}
 
 
-async def test_missing_rights_are_reported_with_the_message_of_the_server(
+async def test_missing_rights_are_reported_with_the_message_of_the_server_dra_18(
     running: Running, server: ApiServerStandIn
 ) -> None:
-    """DRA point 18, the text; the number of requests is tested with a simulated time."""
     await running.wait_published(3)
     server.faults.refuse(403, "slices of node node-2 only", verb="update")
     running.publish(publish(3, value=1))
@@ -227,8 +224,7 @@ async def test_write_whose_answer_is_lost_is_adopted(running: Running, server: A
     assert server.slices() == [found]
 
 
-async def test_unhealthy_device_is_left_out_where_taints_are_dropped(tmp_path: Path) -> None:
-    """DRA point 19, on Kubernetes 1.34."""
+async def test_unhealthy_device_is_left_out_where_taints_are_dropped_dra_19(tmp_path: Path) -> None:
     async with ApiServerStandIn(version=(1, 34), tls=False) as server:
         server.add_node(NODE)
         async with run(server, tmp_path) as running:
@@ -241,8 +237,7 @@ async def test_unhealthy_device_is_left_out_where_taints_are_dropped(tmp_path: P
             await running.wait_for_notice(Event.SLICES_PUBLISHED)
 
 
-async def test_unhealthy_device_has_a_taint_where_taints_are_kept(running: Running) -> None:
-    """DRA point 19, on Kubernetes 1.37."""
+async def test_unhealthy_device_has_a_taint_where_taints_are_kept_dra_19(running: Running) -> None:
     running.publish(publish(3, tainted=frozenset({2})))
     (found,) = await running.server.wait_for_slices(
         lambda slices: bool(slices) and "taints" in slices[0]["spec"]["devices"][2]
@@ -273,8 +268,7 @@ async def test_slices_remain_after_the_publisher_was_cancelled_and_are_adopted(
     assert server.slices() == before
 
 
-async def test_server_without_the_api_group_is_reported(tmp_path: Path) -> None:
-    """DRA point 24, the part of the publisher."""
+async def test_server_without_the_api_group_is_reported_dra_24(tmp_path: Path) -> None:
     async with ApiServerStandIn(version=(1, 30), tls=False) as server:
         server.add_node(NODE)
         async with run(server, tmp_path) as running:

@@ -184,8 +184,7 @@ def test_nothing_is_published_before_the_kubelet_has_registered_the_driver(simul
     assert simulation.state.is_synced
 
 
-def test_resources_with_1000_devices_are_published_with_few_requests(simulation: Simulation) -> None:
-    """DRA point 1, without the API server: 10 resources with 100 devices each."""
+def test_resources_with_1000_devices_are_published_with_few_requests_dra_01(simulation: Simulation) -> None:
     resources = [publish(100, resource=f"example.com/x{number}") for number in range(10)]
     simulation.start(*resources)
     assert simulation.contents == contents(*resources)
@@ -212,8 +211,7 @@ def test_first_change_is_written_at_once_and_the_next_after_a_second(simulation:
     assert simulation.count("WriteSlice") == 3
 
 
-def test_device_that_flaps_100_times_in_10_seconds_causes_at_most_12_writes(simulation: Simulation) -> None:
-    """DRA point 19, with a simulated time."""
+def test_device_that_flaps_100_times_in_10_seconds_causes_at_most_12_writes_dra_19(simulation: Simulation) -> None:
     simulation.start(publish(3))
     simulation.run(100)
     before = simulation.count("WriteSlice")
@@ -341,8 +339,7 @@ def test_pauses_after_failures_grow_to_a_limit(simulation: Simulation, error: Ex
     assert (simulation.state.failures, simulation.state.error) == (0, "")
 
 
-def test_forbidden_requests_are_repeated_at_most_twice_a_minute(simulation: Simulation) -> None:
-    """DRA point 18, the requests of an agent without its role."""
+def test_forbidden_requests_are_repeated_at_most_twice_a_minute_dra_18(simulation: Simulation) -> None:
     error = ApiError("create resourceslices/a", 403, message="no rights")
     simulation.fail = lambda action: error if isinstance(action, WriteSlice) else None
     simulation.start(publish(3))
@@ -402,8 +399,7 @@ def test_conflict_is_read_again_at_once(simulation: Simulation) -> None:
     assert simulation.notices[-1].event is Event.SLICES_PUBLISHED
 
 
-def test_server_without_the_api_group_is_asked_every_ten_minutes(simulation: Simulation) -> None:
-    """DRA point 24: Kubernetes up to 1.33."""
+def test_server_without_the_api_group_is_asked_every_ten_minutes_dra_24(simulation: Simulation) -> None:
     error = ApiError("list", 404, is_path_unknown=True)
     simulation.fail = lambda action: error if isinstance(action, ListSlices) else None
     simulation.start(publish(3))

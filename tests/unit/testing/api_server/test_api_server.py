@@ -211,6 +211,12 @@ async def test_selector_that_the_version_does_not_know_is_an_error(tmp_path: Pat
             await connect(server, tmp_path).request(list_slices(fieldSelector=selector))
 
 
+@pytest.mark.parametrize("query", [{"limit": "many"}, {"watch": "1", "timeoutSeconds": "x"}])
+async def test_number_that_is_invalid_is_an_error(http: HttpClient, query: dict[str, str]) -> None:
+    with pytest.raises(ApiError, match="answered 400"):
+        await http.request(list_slices(**query))
+
+
 async def test_page_continues_until_changes_are_forgotten(server: ApiServerStandIn, http: HttpClient) -> None:
     for number in range(3):
         document = build_document()
