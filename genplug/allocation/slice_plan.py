@@ -98,7 +98,7 @@ def find_dropped_fields(sent: Iterable[PublishedDevice], answered: Mapping[str, 
     ``answered`` is the JSON of the slice in the answer to a write.
     """
     devices = (answered.get("spec") or {}).get("devices") or ()
-    by_name = {device.get("name"): device for device in devices}
+    by_name = {str(device.get("name")): device for device in devices}
     dropped: dict[str, None] = {}
     for device in sent:
         document = by_name.get(device.name, {})

@@ -1,6 +1,7 @@
 """The wanted slices of a node: names, chunks and JSON."""
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from genplug.allocation.published import PublishedDevice, PublishedResource, Taint, Version
+from genplug.allocation.slice_plan import find_dropped_fields, plan_writes
 from genplug.allocation.slices import (
     SliceScope,
     build_pool,
@@ -190,6 +192,47 @@ def test_field_of_the_spec_that_genplug_never_sets_is_a_difference() -> None:
     assert read_slice(document).content == pool.slices[0].content
     document["spec"]["allNodes"] = True
     assert read_slice(document).content != pool.slices[0].content
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+PATHS = [
+    ("metadata",),
+    ("metadata", "ownerReferences"),
+    ("metadata", "ownerReferences", 0),
+    ("metadata", "managedFields"),
+    ("spec",),
+    ("spec", "pool"),
+    ("spec", "pool", "generation"),
+    ("spec", "devices"),
+    ("spec", "devices", 0),
+    ("spec", "devices", 0, "name"),
+    ("spec", "devices", 0, "attributes"),
+    ("spec", "devices", 0, "capacity"),
+    ("spec", "devices", 0, "capacity", "memory"),
+    ("spec", "devices", 0, "taints"),
+    ("spec", "devices", 0, "taints", 0),
+]
+
+
+@given(path=st.sampled_from(PATHS), value=values)
+def test_any_value_in_an_object_is_read_or_an_error(path: tuple[str | int, ...], value: object) -> None:
+    device = PublishedDevice("x0", "x0", {"ports": 2}, {"memory": "1Gi"}, (Taint("a", "", "NoSchedule"),))
+    pool = build_pool(PublishedResource("example.com/x", (device,)), SCOPE)
+    document: Any = slice_document(SCOPE, pool, pool.slices[0], 1, uid="u", resource_version="7")
+    place = document
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    try:
+        actual = read_slice(document)
+    except ValueError:
+        return
+    plan_writes([pool], [actual], SCOPE)
+    find_dropped_fields([device], document)
 
 
 @pytest.mark.parametrize(
