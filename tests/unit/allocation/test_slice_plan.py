@@ -56,8 +56,13 @@ class Server:
     def actual(self) -> list[ActualSlice]:
         return list(self.slices.values())
 
-    def apply(self, write: Write) -> None:
-        """Apply a write; a write whose precondition fails has no effect."""
+    def apply(self, write: Write) -> bool:
+        """Apply a write unless its precondition fails; return whether it had an effect."""
+        before = dict(self.slices)
+        self._apply(write)
+        return self.slices != before
+
+    def _apply(self, write: Write) -> None:
         found = self.slices.get(write.name)
         match write:
             case CreateSlice():
@@ -178,10 +183,8 @@ def test_pool_is_never_a_mix_and_any_state_leads_to_the_wanted_state(
         plan = plan_writes(wanted, server.actual, SCOPE)
         # Each write fails or not, whatever became of the others.
         for write, has_effect in zip(plan, stage.effects, strict=False):
-            if has_effect:
-                server.apply(write)
-                if not isinstance(write, DeleteSlice):
-                    is_written[write.pool.name] = True
+            if has_effect and server.apply(write) and not isinstance(write, DeleteSlice):
+                is_written[write.pool.name] = True
             for name in POOLS:
                 view = server.view(name)
                 assert view is None or view in valid[name] or not is_written[name]

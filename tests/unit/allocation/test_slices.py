@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -218,6 +218,7 @@ PATHS = [
 ]
 
 
+@example(path=("spec", "devices", 0, "name"), value=[])
 @given(path=st.sampled_from(PATHS), value=values)
 def test_any_value_in_an_object_is_read_or_an_error(path: tuple[str | int, ...], value: object) -> None:
     device = PublishedDevice("x0", "x0", {"ports": 2}, {"memory": "1Gi"}, (Taint("a", "", "NoSchedule"),))
