@@ -205,9 +205,11 @@ class Claims:
             except DeviceHeldError as error:
                 self._suspect(error.holder)
                 raise
+            # A record of an earlier attempt can exist whose CDI file could not be written.
+            may_have_files = claim.uid in self._reserved
             # Before the next await, so that no other claim gets the devices meanwhile.
             self._reserved[claim.uid] = list_holdings(claim, results)
-            return await self._prepare_grants(claim, grants)
+            return await self._prepare_grants(claim, grants, may_have_files=may_have_files)
 
     async def unprepare(self, claim: ClaimReference) -> None:
         """Remove what was prepared for a claim; succeed if nothing was.
@@ -215,12 +217,9 @@ class Claims:
         Raises:
             ClaimError: a file cannot be removed.
         """
-        if not _UID.fullmatch(claim.uid):
-            return
-        async with self._locked(claim.uid):
-            await self._use_files(claim, partial(self._files.remove, claim.uid))
-            for known in (self._records, self._stale, self._reserved):
-                known.pop(claim.uid, None)
+        if _UID.fullmatch(claim.uid):
+            async with self._locked(claim.uid):
+                await self._remove(claim)
 
     async def check_holders(self) -> None:
         """Unprepare the claims that hold a device which another claim needs, and that have been forgotten for long."""
@@ -236,23 +235,42 @@ class Claims:
             if self._clock() - since < FORGET_SECONDS:
                 continue
             self._suspects.pop(uid)
-            # A removal that fails is tried again after the next conflict.
-            with suppress(ClaimError):
-                await self.unprepare(record.claim)
-                self._report(
-                    ClaimForgotten(self._driver, record.claim, tuple(device.device for device in record.devices))
-                )
+            if await self._remove_record(record, self._records):
+                devices = tuple(device.device for device in record.devices)
+                self._report(ClaimForgotten(self._driver, record.claim, devices))
 
     async def remove_stale(self) -> None:
         """Remove the records of other boots whose claims do not exist any more."""
         for record in list(self._stale.values()):
             if await self._is_gone(record):
-                with suppress(ClaimError):
-                    await self.unprepare(record.claim)
+                await self._remove_record(record, self._stale)
 
-    async def _prepare_grants(self, claim: ClaimReference, grants: Sequence[ClaimGrant]) -> Sequence[ClaimDevice]:
+    async def _remove_record(self, record: ClaimRecord, records: Mapping[str, ClaimRecord]) -> bool:
+        """Remove a record if it is still one of these, and return whether it was removed.
+
+        A removal that fails is tried again with the next check.
+        """
+        claim = record.claim
+        async with self._locked(claim.uid):
+            if records.get(claim.uid) is not record:
+                # The kubelet has unprepared or prepared the claim meanwhile.
+                return False
+            try:
+                await self._remove(claim)
+            except ClaimError:
+                return False
+        return True
+
+    async def _remove(self, claim: ClaimReference) -> None:
+        """Remove the files of a claim, and forget it."""
+        await self._use_files(claim, partial(self._files.remove, claim.uid))
+        for known in (self._records, self._stale, self._reserved):
+            known.pop(claim.uid, None)
+
+    async def _prepare_grants(
+        self, claim: ClaimReference, grants: Sequence[ClaimGrant], *, may_have_files: bool
+    ) -> Sequence[ClaimDevice]:
         """Prepare a claim whose devices are reserved for it; end the reservation unless its files may exist."""
-        may_have_files = False
         try:
             edits = await self._build_edits(claim, grants)
             rendered = render_claim(self._driver, claim.uid, edits)

@@ -6,6 +6,7 @@ the claims that are prepared, and the pods that use devices by the device plugin
 ``resource.k8s.io/v1`` (https://github.com/kubernetes/api/blob/master/resource/v1/types.go).
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -22,6 +23,12 @@ from genplug.allocation.results import ClaimReference, ProgramRun
 from genplug.health.verdict import DeviceHealth
 from genplug.spec.limits import MAX_CLAIM_DEVICES
 
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_REQUEST, _DEVICE = re.compile(f"{_LABEL}(/{_LABEL})?"), re.compile(_LABEL)
+_POOL = re.compile(r"[-a-z0-9./]{1,253}")
+"""The names that the API server accepts. They become parts of messages and of the names of CDI devices."""
+_MAX_NAME = 300
+"""Characters of an invalid name in a message; longer than any valid name."""
 _EFFECTS = ("NoSchedule", "NoExecute")
 """The effects of taints that a claim has to tolerate; a taint with the effect ``None`` only informs."""
 
@@ -168,6 +175,11 @@ def parse_results(document: object, claim: ClaimReference, driver: str) -> tuple
     if len(results) > MAX_CLAIM_DEVICES:
         reason = f"it has {len(results)} devices of the driver {driver}, and at most {MAX_CLAIM_DEVICES} are prepared"
         raise ClaimError(ClaimErrorCode.NOT_ALLOCATED, claim, reason)
+    for result in results:
+        for pattern, name in ((_REQUEST, result.request), (_POOL, result.pool), (_DEVICE, result.device)):
+            if not pattern.fullmatch(name):
+                reason = f"expected a name of a request, a pool or a device, found {name[:_MAX_NAME]!a}"
+                raise ClaimError(ClaimErrorCode.UNREADABLE, claim, reason)
     return tuple(
         DeviceResult(result.request, result.pool, result.device, bool(result.admin_access), result.tolerations or ())
         for result in results

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genplug.agent.claim_files import (
@@ -106,6 +106,7 @@ _DAMAGE = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(damage=_DAMAGE)
 def test_record_with_any_damage_is_read_or_put_aside(node: ClaimNode, damage: tuple[str, int, bytes]) -> None:
     files = node.make_files()

@@ -254,6 +254,23 @@ async def test_record_that_cannot_be_written_is_the_error_and_the_device_stays_r
     assert await claims.prepare(ONE) == answer(ONE, "x0")
 
 
+async def test_record_of_a_failed_attempt_keeps_its_device_after_another_failure(
+    tree: DeviceTree, node: ClaimNode
+) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    node.allocate(TWO, "x0")
+    node.cdi_file(ONE).mkdir(parents=True)
+    assert (await refuse(claims, ONE)).code is ClaimErrorCode.STORAGE
+    assert node.record(ONE).exists()
+    tree.unplug("/dev/x0")
+    assert (await refuse(claims, ONE)).code is ClaimErrorCode.EDITS
+    tree.plug("/dev/x0")
+    assert isinstance(await refuse(claims, TWO), DeviceHeldError)
+    node.cdi_file(ONE).rmdir()
+    assert await claims.prepare(ONE) == answer(ONE, "x0")
+
+
 async def test_device_of_a_failed_write_is_free_after_unprepare(node: ClaimNode) -> None:
     claims = await node.start()
     node.allocate(ONE, "x0")
@@ -508,6 +525,24 @@ async def test_claim_whose_allocation_was_withdrawn_is_forgotten(node: ClaimNode
     node.time = FORGET_SECONDS
     await claims.check_holders()
     assert node.reports == [ClaimForgotten(DRIVER, ONE, ("x0",))]
+
+
+async def test_claim_that_is_prepared_again_during_the_check_is_kept(node: ClaimNode) -> None:
+    claims = await conflict(node)
+    await claims.check_holders()
+    node.time = FORGET_SECONDS
+    node.hold.clear()
+    count = len(node.reads)
+    check = asyncio.create_task(claims.check_holders())
+    await node.reading.wait_for(lambda: len(node.reads) > count, 20)
+    # The check has begun with the former record, and its answer is that the claim does not exist.
+    await claims.unprepare(ONE)
+    documents, node.documents = node.documents, {}
+    node.hold.set()
+    await check
+    node.documents = documents
+    assert node.reports == []
+    assert await claims.prepare(TWO) == answer(TWO, "x0")
 
 
 async def test_task_checks_the_holder_after_a_conflict(node: ClaimNode, monkeypatch: pytest.MonkeyPatch) -> None:

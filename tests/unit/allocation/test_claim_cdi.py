@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genplug.allocation.cdi_spec import is_ours
@@ -84,6 +84,7 @@ def test_results_whose_names_would_be_equal_get_numbers() -> None:
 _LABELS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,5}[a-z0-9])?", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(_LABELS, st.one_of(_LABELS, st.builds("{}/{}".format, _LABELS, _LABELS))), max_size=12))
 def test_names_are_valid_and_unique_for_any_results(results: list[tuple[str, str]]) -> None:
     names = render_claim(DRIVER, UID, [edit(device, request) for device, request in results]).names

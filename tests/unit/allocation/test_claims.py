@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -93,6 +93,52 @@ def test_result_without_a_device_is_refused() -> None:
     del result["device"]
     with pytest.raises(ClaimError, match="missing required field `device`"):
         parse(result)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("request", "a/b/c"),
+        ("request", ""),
+        ("request", "A"),
+        ("pool", "a\nb"),
+        ("pool", "x" * 254),
+        ("device", "../x0"),
+        ("device", "x0\n"),
+        ("device", "x0-"),
+    ],
+)
+def test_name_that_the_api_server_would_not_accept_is_refused(key: str, name: str) -> None:
+    with pytest.raises(ClaimError, match="expected a name of a request, a pool or a device, found '") as refused:
+        parse(allocate_device("x0") | {key: name})
+    assert str(refused.value).isprintable()
+
+
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(
+                ("metadata", "uid", "status", "allocation", "devices", "results", "config", "opaque", "driver", "pool")
+            ),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(status=_JSON)
+def test_any_document_has_results_or_is_refused(status: object) -> None:
+    document = {"metadata": {"uid": CLAIM.uid}, "status": status}
+    try:
+        results = parse_results(document, CLAIM, DRIVER)
+    except ClaimError:
+        return
+    assert isinstance(results, tuple)
 
 
 def test_claim_with_another_uid_is_refused() -> None:
@@ -340,6 +386,7 @@ def offer() -> Iterator[ResourceOffer]:
         yield build_offer(build_resource(), tree.make_healthy("x0", "x1", "x2"))
 
 
+@settings(deadline=None)
 @given(steps=_STEPS)
 def test_no_two_prepared_claims_hold_a_device(
     offer: ResourceOffer, steps: list[tuple[int, bool, list[DeviceResult]]]
