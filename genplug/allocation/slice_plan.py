@@ -87,7 +87,7 @@ def plan_writes(
         if name in pools:
             writes += _plan_pool(pools[name], by_pool[name], scope, answers or {})
         else:
-            writes += map(_delete, by_pool[name])
+            writes += _delete_slices(by_pool[name], by_pool[name])
     order = (DeleteSlice, UpdateSlice, CreateSlice)
     return tuple(sorted(writes, key=lambda write: order.index(type(write))))
 
@@ -128,7 +128,7 @@ def _plan_pool(
     written = [part for part in pool.slices if part.name not in kept]
     surplus = [found for found in actual if found.name not in {part.name for part in pool.slices}]
     if not written:
-        return list(map(_delete, surplus))
+        return _delete_slices(surplus, actual)
     is_visible = any(found.generation == newest and found.name not in kept for found in actual)
     is_single = len(written) == 1 and written[0].name in by_name
     is_surplus_visible = any(found.generation == newest for found in surplus)
@@ -137,8 +137,8 @@ def _plan_pool(
         generation = FIRST_GENERATION
     if generation > MAX_GENERATION:
         # The slices that remain are created again in the next plans, after the deletions.
-        return list(map(_delete, actual))
-    deletions = [_delete(found) for found in surplus]
+        return _delete_slices(actual, actual)
+    deletions = _delete_slices(surplus, actual)
     if generation > newest:
         # The slices that were kept get the new generation too.
         written = list(pool.slices)
@@ -157,6 +157,16 @@ def _write(pool: WantedPool, part: WantedSlice, generation: int, found: ActualSl
     if found is None:
         return CreateSlice(pool, part, generation)
     return UpdateSlice(pool, part, generation, found.uid, found.resource_version)
+
+
+def _delete_slices(unwanted: list[ActualSlice], actual: list[ActualSlice]) -> list[Write]:
+    """Return the deletions of unwanted slices of a pool.
+
+    Slices of the newest generation hide older slices, so that they are deleted in a later plan, after the older slices.
+    """
+    generations = {found.generation for found in actual}
+    hidden = unwanted if len(generations) == 1 else [found for found in unwanted if found.generation < max(generations)]
+    return list(map(_delete, hidden))
 
 
 def _delete(found: ActualSlice) -> DeleteSlice:

@@ -179,7 +179,10 @@ def test_pool_is_never_a_mix_and_any_state_leads_to_the_wanted_state(
             valid[pool.name].add(contents(pool))
         for name, is_wiped in zip(sorted(server.slices), stage.wiped, strict=False):
             if is_wiped:
-                del server.slices[name]
+                wiped = server.slices.pop(name)
+                # Another client can reveal slices that older generations have left.
+                if any(found.pool == wiped.pool and found.generation < wiped.generation for found in server.actual):
+                    is_written[wiped.pool] = False
         plan = plan_writes(wanted, server.actual, SCOPE)
         # Each write fails or not, whatever became of the others.
         for write, has_effect in zip(plan, stage.effects, strict=False):
@@ -254,6 +257,15 @@ def test_order_is_deletions_updates_creations() -> None:
     run(server, [build(RESOURCES[0], devices_of(3)), build(RESOURCES[1], devices_of(3))])
     writes = run(server, [build(RESOURCES[0], devices_of(70))])
     assert [type(write) for write in writes] == [DeleteSlice, UpdateSlice, CreateSlice]
+
+
+def test_old_slices_are_deleted_before_those_that_hide_them() -> None:
+    server = Server()
+    run(server, [build(RESOURCES[0], devices_of(70))])
+    old, new = sorted(server.actual, key=lambda found: found.name)
+    server.slices[new.name] = replace(new, generation=2)
+    assert [write.name for write in plan_writes([], server.actual, SCOPE)] == [old.name]
+    assert [write.name for write in run(server, [])] == [old.name, new.name]
 
 
 def test_slice_of_another_pool_is_deleted_with_its_uid_and_version() -> None:
