@@ -20,37 +20,45 @@ _HOST = "/host"
 """The directory of the container below which the chart mounts directories of the host."""
 
 
-def check_requirements(config: Config, daemonset: MapNode, prefix: str, diagnostics: Diagnostics) -> None:
-    """Record what a configuration needs and ``daemonset``, the settings of the pods, does not provide.
+def check_requirements(config: Config, daemonset: MapNode, dra: MapNode, prefix: str, diagnostics: Diagnostics) -> None:
+    """Record what a configuration needs and its pool does not provide.
 
-    ``prefix`` is that of the values of the pool: empty or ``pools.lab.``.
+    ``daemonset`` are the settings of the pods, and ``dra`` those of Dynamic Resource Allocation. ``prefix`` is that of
+    the values of the pool: empty or ``pools.lab.``.
     """
-    for need in find_needs(config):
-        if missing := _find_missing(need, daemonset):
+    needs = find_needs(config)
+    has_driver = any(need.kind is NeedKind.DRA_DRIVER for need in needs)
+    for need in needs:
+        # The chart mounts a directory for CDI files into the agents that run a driver.
+        if need.kind is NeedKind.CDI_SPEC_DIR and has_driver:
+            continue
+        if missing := _find_missing(need, daemonset, dra):
             consequence, setting = missing
-            hint = f"set '{prefix}daemonset.{setting}"
+            hint = f"set '{prefix}{setting}"
             message = f"{need.reason}{consequence}"
             diagnostics.add(
                 ErrorCode.CHART, need.location, message, key_path=need.key_path, hint=hint, width=need.width
             )
 
 
-def _find_missing(need: Need, daemonset: MapNode) -> tuple[str, str] | None:
+def _find_missing(need: Need, daemonset: MapNode, dra: MapNode) -> tuple[str, str] | None:
     """Return what is missing, as the end of the message, and the setting that provides it, as the end of the hint."""
     is_privileged = is_set(daemonset, "privileged", value=True)
     match need.kind:
         case NeedKind.DEVICE_ACCESS if not is_privileged:
-            return "", "privileged: true' in the values"
+            return "", "daemonset.privileged: true' in the values"
         case NeedKind.KERNEL_LOG if not is_privileged and is_set(daemonset, "kernelLog", value="never"):
-            return ", and 'kernelLog: never' withholds it", "kernelLog: auto' in the values"
+            return ", and 'kernelLog: never' withholds it", "daemonset.kernelLog: auto' in the values"
         case NeedKind.CDI_SPEC_DIR if not _has(daemonset, "cdiSpecDir"):
-            return ", and the pods mount no directory for them", "cdiSpecDir: /var/run/cdi' in the values"
+            return ", and the pods mount no directory for them", "daemonset.cdiSpecDir: /var/run/cdi' in the values"
+        case NeedKind.DRA_DRIVER if is_set(dra, "enabled", value="never"):
+            return ", and 'dra.enabled: never' withholds what it needs", "dra.enabled: auto' in the values"
         case NeedKind.CDI_SEARCH_DIRS if not _has(daemonset, "cdiSearchDirs"):
-            setting = "cdiSearchDirs: [/etc/cdi, /var/run/cdi]' in the values"
+            setting = "daemonset.cdiSearchDirs: [/etc/cdi, /var/run/cdi]' in the values"
             return ", and the pods mount no directory of CDI files", setting
         case NeedKind.HOST_PATH if not is_below(need.subject, tuple(_list_host_mounts(daemonset))):
             consequence = f", and the pods do not mount {need.subject!r}"
-            return consequence, f"hostMounts: [{need.subject}]', or list a directory above it"
+            return consequence, f"daemonset.hostMounts: [{need.subject}]', or list a directory above it"
         case _:
             return None
 

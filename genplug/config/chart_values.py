@@ -47,7 +47,7 @@ _CHECKED_AFTER_MERGE = re.compile(
 """Parts of the values and of a pool that are checked as a configuration or policy, not with the chart's schema."""
 
 
-@hide_in_repr("values", "policy_tree", "daemonset")
+@hide_in_repr("values", "policy_tree", "daemonset", "dra")
 class Pool(Struct, frozen=True):
     """A pool of the chart: the settings of its agents, merged; ``nodes`` are the configurations of single nodes.
 
@@ -60,6 +60,7 @@ class Pool(Struct, frozen=True):
     nodes: Mapping[str, MapNode]
     policy_tree: MapNode | None
     daemonset: MapNode
+    dra: MapNode
     existing_config_map: str
 
     @property
@@ -98,7 +99,7 @@ class Pool(Struct, frozen=True):
         with suppress(ConfigInvalidError, TooManyErrorsError):
             prefix = "" if self.name == DEFAULT_POOL else f"pools.{self.name}."
             unlimited = decode_trees(trees, names, Diagnostics(), None, self.values.lines)
-            check_requirements(unlimited, self.daemonset, prefix, diagnostics)
+            check_requirements(unlimited, self.daemonset, self.dra, prefix, diagnostics)
         return decode_trees(trees, names, diagnostics, policy, self.values.lines)
 
 
@@ -189,6 +190,7 @@ class ChartValues(Struct, frozen=True):
             overlays,
             _policy_file(self.tree.location, policy) if policy.entries else None,
             _merge_dropping_nulls(_map(self.tree.get("daemonset")), _map(own.get("daemonset"))),
+            _merge_dropping_nulls(_map(self.tree.get("dra")), _map(own.get("dra"))),
             existing,
         )
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from genplug.health.probes import kind_of
 from genplug.spec.location import SourceLocation
-from genplug.spec.model import Config, Resource
+from genplug.spec.model import Config, Resource, Serve
 from genplug.spec.privileges import Need, NeedKind, find_hidden_path, find_read_needs
 
 
@@ -51,6 +51,12 @@ PROVISIONS: dict[NeedKind, Provision] = {
     ),
     NeedKind.CDI_SPEC_DIR: Provision(
         "a writable directory for CDI files", "daemonset.cdiSpecDir: /var/run/cdi", "--cdi-dir /var/run/cdi"
+    ),
+    NeedKind.DRA_DRIVER: Provision(
+        "the directories plugins_registry and plugins/<driver> of the kubelet, writable, and a ServiceAccount that may "
+        "write ResourceSlices",
+        "dra.enabled: auto, the default; always for a ConfigMap that the chart does not create",
+        "not available: the driver uses the ServiceAccount of a pod",
     ),
     NeedKind.CDI_SEARCH_DIRS: Provision(
         "the directories of the CDI files of other programs, read-only",
@@ -137,6 +143,9 @@ def _find_allocate_needs(resource: Resource) -> Iterator[Need]:
         location = allocate.inject_location or resource.location
         reason = "'inject: cdi' writes CDI files"
         yield Need(NeedKind.CDI_SPEC_DIR, "", reason, location, len("inject"), key_path, name)
+    elif resource.serve is Serve.DRA:
+        reason = "'serve: dra' writes CDI files"
+        yield Need(NeedKind.CDI_SPEC_DIR, "", reason, resource.location, len(name), f"{_path_of(resource)}.serve", name)
     if allocate.cdi_devices:
         location = allocate.cdi_devices_location or resource.location
         reason = "'cdiDevices' names CDI devices of other programs, which the agent looks up"
@@ -153,11 +162,19 @@ def _find_pre_start_needs(resource: Resource) -> Iterator[Need]:
         )
 
 
+def _find_serve_needs(resource: Resource) -> Iterator[Need]:
+    if resource.serve is Serve.DRA:
+        name = resource.configured_name
+        reason = "'serve: dra' runs a driver of Dynamic Resource Allocation"
+        yield Need(NeedKind.DRA_DRIVER, "", reason, resource.location, len(name), f"{_path_of(resource)}.serve", name)
+
+
 _RULES: tuple[Callable[[Resource], Iterator[Need]], ...] = (
     _find_source_needs,
     _find_probe_needs,
     _find_allocate_needs,
     _find_pre_start_needs,
+    _find_serve_needs,
 )
 """The rules: each yields needs of a resource."""
 

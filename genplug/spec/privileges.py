@@ -33,6 +33,8 @@ class NeedKind(StrEnum):
     """A path of the host that is not in :data:`VISIBLE_PATHS`; the subject is the path."""
     CDI_SPEC_DIR = "cdiSpecDir"
     """A writable directory for CDI files."""
+    DRA_DRIVER = "draDriver"
+    """Serving devices by Dynamic Resource Allocation: directories of the kubelet, and access to the API server."""
     CDI_SEARCH_DIRS = "cdiSearchDirs"
     """The directories of the CDI files of other programs."""
     PROGRAM = "program"

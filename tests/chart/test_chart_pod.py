@@ -251,6 +251,14 @@ REQUIREMENTS: dict[str, tuple[dict[str, Any], list[tuple[dict[str, Any], str]]]]
             (nest_value(("daemonset", "privileged"), True), ""),  # noqa: FBT003 - a value
         ],
     ),
+    "dynamic resource allocation": (
+        {"serve": "dra"},
+        [
+            ({}, ""),
+            (nest_value(("dra", "enabled"), "never"), "Set {}dra.enabled to auto"),
+            (nest_value(("dra", "enabled"), "always"), ""),
+        ],
+    ),
     "file hidden by the device cgroup": (
         {"devices": [{"glob": "/dev/x*", "attributes": {"id": {"path": "/sys/class/kfd/kfd/*/name"}}}]},
         [

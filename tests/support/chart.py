@@ -20,6 +20,9 @@ TOOLS = Path(os.environ.get("GENPLUG_TOOLS") or Path.home() / ".cache/genplug/to
 HELMS = ("helm3", "helm4")
 CI_FILES = sorted((CHART / "ci").glob("*-values.yaml"))
 
+KUBE_VERSION = "1.37.0"
+"""The version of Kubernetes to render for by default; that of Helm itself is older in Helm 3."""
+
 FUSE = "devices.example.com/fuse"
 MINIMAL: Values = {"config": {"resources": {FUSE: {"devices": [{"glob": "/dev/fuse"}], "tokens": 100}}}}
 """The smallest values that the chart accepts."""
@@ -88,7 +91,7 @@ def render_text(
     *files: Values | str,
     helm: str = "helm4",
     chart: Path = CHART,
-    kube_version: str | None = None,
+    kube_version: str = KUBE_VERSION,
     api_versions: Sequence[str] = (),
 ) -> str:
     """Return the output of ``helm template`` with these values, each passed as a values file of its own.
@@ -97,7 +100,7 @@ def render_text(
         RenderError: Helm failed.
     """
     command: list[str | Path] = [TOOLS / helm, "template", "genplug", chart, "--namespace", "devices"]
-    command += ["--kube-version", kube_version] if kube_version else []
+    command += ["--kube-version", kube_version]
     command += [option for version in api_versions for option in ("--api-versions", version)]
     with tempfile.TemporaryDirectory() as directory:
         for number, values in enumerate(files):

@@ -85,6 +85,13 @@ def test_allocation_and_pre_start_are_needs() -> None:
     ]
 
 
+def test_dynamic_resource_allocation_needs_a_driver_and_cdi_files() -> None:
+    assert find("""
+        serve: dra
+        devices: [{glob: /dev/x*}]
+    """) == [("cdiSpecDir", "", 0), ("draDriver", "", 0)]
+
+
 @pytest.mark.parametrize(
     ("path", "hidden"),
     [

@@ -76,3 +76,64 @@ apiVersion: genplug.io/v1alpha1
 kind: DevicePluginPolicy
 {{ toYaml . }}
 {{- end -}}
+
+{{- /* genplug.draDriver returns the name of the DRA driver. */ -}}
+{{- define "genplug.draDriver" -}}
+{{- ($.Values.dra | default dict).driverName | default "genplug.io" -}}
+{{- end -}}
+
+{{- /* genplug.draPools returns the pools whose agents may run the DRA driver, as a JSON list of names. */ -}}
+{{- define "genplug.draPools" -}}
+{{- $names := list -}}
+{{- range $pool, $settings := include "genplug.pools" . | fromYaml -}}
+{{- if $settings.dra.isOn -}}
+{{- $names = append $names $pool -}}
+{{- end -}}
+{{- end -}}
+{{- sortAlpha $names | toJson -}}
+{{- end -}}
+
+{{- /* genplug.draName returns the name of the cluster-scoped objects for DRA, which includes the release's namespace. */ -}}
+{{- define "genplug.draName" -}}
+{{- printf "%s-dra.%s" (include "genplug.fullname" .) .Release.Namespace -}}
+{{- end -}}
+
+{{- /*
+genplug.deviceClassName returns the name of the DeviceClass of a resource: vendor.example/thing has thing.vendor.example.
+genplug.allocation.device_class builds the same name.
+*/ -}}
+{{- define "genplug.deviceClassName" -}}
+{{- $parts := splitn "/" 2 . -}}
+{{- $labels := list -}}
+{{- range $label := regexReplaceAll "[^-a-z0-9.]+" (printf "%s.%s" $parts._1 $parts._0 | lower) "-" | splitList "." -}}
+{{- with trimAll "-" $label -}}
+{{- $labels = append $labels . -}}
+{{- end -}}
+{{- end -}}
+{{- join "." $labels -}}
+{{- end -}}
+
+{{- /*
+genplug.deviceClasses returns the DeviceClasses of the resources that the values serve by DRA, as YAML: name ->
+{extendedResource, resources}. Fails if two of them have the same name.
+*/ -}}
+{{- define "genplug.deviceClasses" -}}
+{{- $settings := ($.Values.dra | default dict).deviceClasses | default dict -}}
+{{- $resources := dict -}}
+{{- $classes := dict -}}
+{{- range include "genplug.pools" . | fromYaml -}}
+{{- range $name, $served := .needs.classes -}}
+{{- $_ := set $resources $name (concat (get $resources $name | default list) $served | uniq | sortAlpha) -}}
+{{- end -}}
+{{- end -}}
+{{- if ne (toString $settings.create) "false" -}}
+{{- range $name, $served := $resources -}}
+{{- $class := get ($settings.names | default dict) $name | default (include "genplug.deviceClassName" $name) -}}
+{{- with get $classes $class -}}
+{{- fail (printf "\n\nThe DeviceClasses of %s and %s have the same name, %s. Set dra.deviceClasses.names to different names for them.\n" .extendedResource $name $class) -}}
+{{- end -}}
+{{- $_ := set $classes $class (dict "extendedResource" $name "resources" $served) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $classes -}}
+{{- end -}}

@@ -1,6 +1,9 @@
 {{- /*
 genplug.pools returns the enabled pools with their merged settings, as YAML: name -> {labelValues, config, policy,
-daemonset, needs}. `needs` is what the configuration needs: {syslog, privileged}, each true or absent. Fails if two pools claim the same nodes, if no pool is enabled, or if genplug.checkConfig finds a conflict.
+daemonset, dra, needs}. `needs` is what the configuration needs: {syslog, privileged}, each true or absent; {dra}, the
+list of resources that Dynamic Resource Allocation (DRA) serves; and {classes}, which maps the names of these resources
+and of their aliases to lists of resources. `dra.isOn` is whether the agents may run the DRA driver. Fails if two pools
+claim the same nodes, if no pool is enabled, or if genplug.checkConfig or genplug.checkDra finds a conflict.
 */ -}}
 {{- define "genplug.pools" -}}
 {{- $pools := dict -}}
@@ -11,6 +14,8 @@ daemonset, needs}. `needs` is what the configuration needs: {syslog, privileged}
 {{- if and $exists (ne (toString $own.enabled) "false") -}}
 {{- $pool := dict "labelValues" (list $name) -}}
 {{- include "genplug.merge" (dict "into" $pool "from" (pick $.Values "config" "policy" "daemonset")) -}}
+{{- /* The other keys of `dra` apply to all pools. --reuse-values of a release without `dra` sets none of them. */ -}}
+{{- $_ := set $pool "dra" (dict "enabled" ($.Values.dra | default dict).enabled) -}}
 {{- include "genplug.merge" (dict "into" $pool "from" (omit $own "enabled")) -}}
 {{- $_ := set $pool "policy" ($pool.policy | default dict) -}}
 {{- /* null is kept in the configuration of a node: the agent removes the key when it merges the node's file. */ -}}
@@ -25,11 +30,12 @@ daemonset, needs}. `needs` is what the configuration needs: {syslog, privileged}
 {{- end -}}
 {{- end -}}
 {{- $_ := set $pool.config "nodes" $nodes -}}
-{{- $_ := set $pool "needs" dict -}}
+{{- $_ := set $pool "needs" (dict "dra" list "classes" dict) -}}
 {{- include "genplug.checkConfig" (dict "pool" $name "settings" $pool "own" ($own.config | default dict) "common" $.Values.config) -}}
 {{- if eq (toString $pool.daemonset.kernelLog) "always" -}}
 {{- $_ := set $pool.needs "syslog" true -}}
 {{- end -}}
+{{- include "genplug.checkDra" (dict "root" $ "pool" $name "settings" $pool) -}}
 {{- if ne $name "default" -}}
 {{- range $value := $pool.labelValues -}}
 {{- if hasKey $claimed $value -}}
@@ -45,6 +51,30 @@ daemonset, needs}. `needs` is what the configuration needs: {syslog, privileged}
 {{- fail "\n\nEvery pool is disabled: expected at least one enabled pool. Set pools.default.enabled to true, or enable another pool.\n" -}}
 {{- end -}}
 {{- toYaml $pools -}}
+{{- end -}}
+
+{{- /*
+genplug.checkDra sets `dra.isOn` of a pool, and the directory for CDI files if the pool has none: DRA passes devices to
+containers in CDI files only. Fails if the configuration needs DRA and the values or the cluster do not provide it.
+Arguments: root, pool (its name), settings (its merged settings).
+*/ -}}
+{{- define "genplug.checkDra" -}}
+{{- $dra := .settings.dra -}}
+{{- $key := eq .pool "default" | ternary "dra.enabled" (printf "pools.%s.dra.enabled" .pool) -}}
+{{- $enabled := toString ($dra.enabled | default "auto") -}}
+{{- $resources := join ", " .settings.needs.dra -}}
+{{- $_ := set $dra "isOn" (or (eq $enabled "always") (ne $resources "")) -}}
+{{- if $dra.isOn -}}
+{{- $version := .root.Capabilities.KubeVersion.Version -}}
+{{- if not (semverCompare ">=1.34.0-0" $version) -}}
+{{- $cause := empty $resources | ternary (printf "%s is always" $key) (printf "`serve: dra` is set for %s" $resources) -}}
+{{- $fix := empty $resources | ternary (printf "Set %s to auto" $key) "Set `serve: devicePlugin` for these resources" -}}
+{{- fail (printf "\n\nPool %s uses Dynamic Resource Allocation (DRA), because %s, but Kubernetes %s does not serve the API resource.k8s.io/v1: expected 1.34 or newer. %s, or upgrade the cluster first. If the cluster is newer and Helm has no access to it (helm template, GitOps tools), pass --kube-version.\n" .pool $cause $version $fix) -}}
+{{- end -}}
+{{- if not .settings.daemonset.cdiSpecDir -}}
+{{- $_ := set .settings.daemonset "cdiSpecDir" "/var/run/cdi" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- /*
@@ -72,7 +102,7 @@ Arguments: pool (its name), settings (its merged settings), own and common (the 
 {{- if not $resources -}}
 {{- fail (printf "\n\nPool %s has no resources: its agents would not advertise any device. Describe which devices become which resource, in a values file that you pass with -f:\n\nconfig:\n  resources:\n    devices.example.com/fuse:          # the resource that a pod requests\n      devices: [{glob: /dev/fuse}]     # the device nodes that it provides\n      tokens: 100                      # up to 100 containers share them\n\nAlternatively, set config.existingConfigMap to the name of your own ConfigMap, or disable the pool with pools.%s.enabled=false. Examples: https://github.com/genplug/genplug/tree/main/examples/configs\n" .pool .pool) -}}
 {{- end -}}
-{{- $context := dict "pool" .pool "daemonset" .settings.daemonset "policy" .settings.policy "prefix" $prefix "needs" .settings.needs -}}
+{{- $context := dict "pool" .pool "daemonset" .settings.daemonset "policy" .settings.policy "dra" .settings.dra "prefix" $prefix "needs" .settings.needs -}}
 {{- include "genplug.checkRequirements" (merge (dict "config" $config) $context) -}}
 {{- range $node, $spec := $config.nodes -}}
 {{- $merged := dict -}}
@@ -87,7 +117,7 @@ Arguments: pool (its name), settings (its merged settings), own and common (the 
 genplug.checkRequirements fails if a configuration requires a setting of the pod or of the policy that is off, and records
 in `needs` what the pod needs. genplug.config.chart_requirements makes the same checks of the pod.
 Arguments: pool (its name), node (its name, or unset for all nodes of the pool), prefix (of the pool's values, for example
-"pools.lab."), config, daemonset, policy, needs.
+"pools.lab."), config, daemonset, policy, dra, needs.
 */ -}}
 {{- define "genplug.checkRequirements" -}}
 {{- $ := . -}}
@@ -101,6 +131,18 @@ Arguments: pool (its name), node (its name, or unset for all nodes of the pool),
 {{- include "genplug.merge" (dict "into" $all "from" ($spec | default dict)) -}}
 {{- range $name := prepend ($all.aliases | default list) $resource -}}
 {{- include "genplug.checkName" (dict "name" $name "what" (printf "\n\nResource %s %s" $name $on) "prefix" $.prefix "policy" $.policy) -}}
+{{- end -}}
+{{- if eq (toString $all.serve) "dra" -}}
+{{- if eq (toString $.dra.enabled) "never" -}}
+{{- fail (printf "\n\nResource %s %s has `serve: dra`, which needs a driver of Dynamic Resource Allocation (DRA), but %sdra.enabled is never. Set %sdra.enabled to auto, or set `serve: devicePlugin`.\n" $resource $on $.prefix $.prefix) -}}
+{{- end -}}
+{{- $_ := set $.needs "dra" (append $.needs.dra $resource | uniq | sortAlpha) -}}
+{{- range $name := prepend ($all.aliases | default list) $resource -}}
+{{- /* The names of a resource with a template are known on the nodes only. */ -}}
+{{- if not (contains "$" (print $name $resource)) -}}
+{{- $_ := set $.needs.classes $name (append (get $.needs.classes $name | default list) $resource | uniq | sortAlpha) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- if not $all.devices -}}
 {{- fail (printf "\n\nResource %s %s has no devices. Set the device nodes that it provides, for example `devices: [{glob: /dev/ttyUSB*}]`. To remove the resource, set it to null.\n" $resource $on) -}}
