@@ -6,7 +6,7 @@ fails stops no other task.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,11 @@ class Agent:
             wait_usage=self._wait_first_usage,
         )
         self._kubelet.listen_to_allocations(self._on_allocation)
-        self._usage_poller = UsagePoller(settings, self.event_log, self._scanner.on_usage)
+        self._kubelet.driver.hooks.on_prepared = self._on_allocation
+        self._kubelet.driver.hooks.on_restored = self._submit_usage
+        self._usage_poller = UsagePoller(settings, self.event_log, self._on_usage)
+        self._unsubmitted_usage: tuple[Mapping[str, Iterable[str]], float] | None = None
+        """The newest report of the kubelet, until the claims of earlier processes are known."""
         self._audit = self._create_audit_recorder(host, paths)
         audit = (Supervised("audit recorder", self._audit.run, self.event_log),) if self._audit is not None else ()
         self._supervised = (
@@ -97,12 +101,13 @@ class Agent:
     def status(self) -> Status:
         """The status of the agent: a frozen value that any thread may read."""
         settings, snapshot = self.settings, self.snapshot
+        dra = self._kubelet.driver.status
         return Status(
             __version__,
             settings.node_name,
             self._reloader.status,
             self._kubelet.error,
-            self._usage.apply(self._kubelet.statuses()),
+            self._usage.apply(self._kubelet.statuses(), dra),
             self._reconciler.monitor_status,
             build_scan_statuses(snapshot.config, snapshot.inventory) if snapshot is not None else (),
             (
@@ -111,6 +116,7 @@ class Agent:
             ),
             (*self._watcher.degradations, *filter(None, (self._uevents_failure,))),
             self._audit.status if self._audit is not None else None,
+            self._usage.apply_claims(dra),
         )
 
     @property
@@ -180,6 +186,20 @@ class Agent:
         self._reconciler.prepare(config)
         self._scanner.submit(config)
 
+    def _on_usage(self, used: Mapping[str, Iterable[str]], requested_at: float) -> None:
+        """Submit the IDs that pods use, by the device plugin API and by claims."""
+        self._unsubmitted_usage = used, requested_at
+        if self._kubelet.driver.is_restored:
+            self._submit_usage()
+
+    def _submit_usage(self) -> None:
+        if self._unsubmitted_usage is None:
+            return
+        (used, requested_at), self._unsubmitted_usage = self._unsubmitted_usage, None
+        claimed = self._kubelet.driver.list_held()
+        merged = {name: {*used.get(name, ()), *claimed.get(name, ())} for name in used.keys() | claimed.keys()}
+        self._scanner.on_usage(merged, requested_at)
+
     async def _wait_first_usage(self) -> None:
         await self._usage_poller.wait_first_poll()
 
@@ -220,6 +240,7 @@ class Agent:
         history = self._kubelet.health_history
         source = StatusSource(lambda: self.status, self._usage.refresh, history.entries)
         metrics = Metrics(lambda: self.status, self.event_log)
+        self._kubelet.driver.hooks.count_request = metrics.count_api_request
         try:
             server = StatusServer(host, port, source, metrics, self._report_http_failure)
         except OSError as error:

@@ -1,6 +1,8 @@
-"""Polls which devices with aliases are in use, and withholds them under their other names.
+"""Polls which devices pods use that can be given in two ways: under several names, or by another API.
 
-Usage is known from Allocate requests and from the pod-resources API of the kubelet.
+Devices with aliases are withheld under their other names. Devices of resources that Dynamic Resource Allocation serves
+may still be in use by pods that got them by the device plugin API (:meth:`AliasPools.users`). Usage is known from
+Allocate requests and from the pod-resources API of the kubelet.
 """
 
 import asyncio
@@ -9,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from genplug.agent.settings import Settings
 from genplug.agent.usage_poller import FIRST_POLL_PATIENCE_SECONDS
-from genplug.allocation.alias_pool import Pool, record_allocation, record_usage, without_held
+from genplug.allocation.alias_pool import Holding, Pool, record_allocation, record_usage, without_held
 from genplug.allocation.offer import ResourceOffer
 from genplug.kubelet.client import CallError
-from genplug.kubelet.pod_resources import list_devices_in_use
+from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_device_uses
 from genplug.observe.events import Event, EventLog
 from genplug.spec.model import Resource
 
@@ -20,6 +22,7 @@ FIRST_POLL_SECONDS = 1.0
 """Seconds between two attempts to read the usage for the first time; until then, no device with aliases is offered."""
 GRACE_POLLS = 3
 """Polls that may miss a pod after its allocation."""
+_STARTING_POD = "a pod that is starting"
 
 
 class AliasPools:
@@ -42,15 +45,20 @@ class AliasPools:
         self._names: Mapping[str, tuple[str, ...]] = {}
         """All names of a pool by each of its names, the configured name first."""
         self._pools: dict[str, Pool] = {}
+        self._pods: dict[tuple[str, str], str] = {}
+        """The pods that use grants of pools, by resource name and grant ID, as text."""
+        self._recent: dict[tuple[str, str], float] = {}
+        """The times of allocations that the kubelet may not report yet: a resource can become a pool after them."""
         self._wakeup = asyncio.Event()
         self._error = ""
         self._is_first_poll_due = False
         """Whether the first poll will end soon."""
         self._has_polled = False
 
-    def update_resources(self, resources: Iterable[Resource]) -> None:
-        """Set the resources; those with aliases are tracked."""
-        pools = [(resource.name, *resource.aliases) for resource in resources if resource.aliases]
+    def update_resources(self, resources: Iterable[Resource], published: Iterable[Resource] = ()) -> None:
+        """Set the resources; those with aliases are tracked, and those that Dynamic Resource Allocation serves."""
+        tracked = (*(resource for resource in resources if resource.aliases), *published)
+        pools = [(resource.name, *resource.aliases) for resource in tracked]
         self._names = {name: names for names in pools for name in names}
         self._pools = {names[0]: self._pools[names[0]] for names in pools if names[0] in self._pools}
         self._wakeup.set()
@@ -65,10 +73,29 @@ class AliasPools:
         names = self._names.get(offer.resource.name)
         return offer if names is None else without_held(offer, self._pools.get(names[0]))
 
+    def users(self, name: str) -> Mapping[str, str] | None:
+        """Return the pods that use grants of a tracked resource by the device plugin API, as text by grant ID.
+
+        None means that the kubelet has not reported them yet.
+        """
+        names = self._names.get(name)
+        pool = self._pools.get(names[0]) if names is not None else None
+        if pool is None:
+            return None
+        return {key[1]: self._pods.get(key, _STARTING_POD) for key in pool}
+
     def record_allocation(self, name: str, ids: Iterable[str]) -> None:
         """Record an Allocate response, before the next request is answered."""
+        ids, now = tuple(ids), time.monotonic()
+        expired = now - self._grace_seconds
+        # Entries are in the order of time.
+        while self._recent and (oldest := next(iter(self._recent.items())))[1] < expired:
+            del self._recent[oldest[0]]
+        for grant in ids:
+            self._recent.pop((name, grant), None)
+            self._recent[name, grant] = now
         if (names := self._names.get(name)) is not None and names[0] in self._pools:
-            self._pools[names[0]] = record_allocation(self._pools[names[0]], name, ids, time.monotonic())
+            self._pools[names[0]] = record_allocation(self._pools[names[0]], name, ids, now)
             self._on_change(other for other in names if other != name)
             self._wakeup.set()
 
@@ -94,6 +121,14 @@ class AliasPools:
                     patience.cancel()
                     self._end_first_poll()
 
+    @property
+    def _grace_seconds(self) -> float:
+        return GRACE_POLLS * self._settings.drain_seconds
+
+    def _list_recent(self, names: tuple[str, ...]) -> Pool:
+        """Return the recent allocations of a resource that was not tracked when they were answered."""
+        return {key: Holding(since, is_confirmed=False) for key, since in self._recent.items() if key[0] in names}
+
     def _end_first_poll(self) -> None:
         self._has_polled = True
         if self._is_first_poll_due:
@@ -108,22 +143,28 @@ class AliasPools:
 
     async def _poll(self) -> None:
         try:
-            used = await list_devices_in_use(self._settings.pod_resources)
+            uses = await list_device_uses(self._settings.pod_resources, DEADLINE_SECONDS)
         except CallError as error:
             if str(error) != self._error:
                 self._error = str(error)
                 text = (
-                    "cannot read which devices with aliases are in use, so they are not offered until the kubelet "
-                    f"responds: {error}"
+                    "cannot read which devices pods use, so devices with aliases, and those of resources with "
+                    f"'serve: dra', are not offered until the kubelet responds: {error}"
                 )
                 self._event_log.emit(Event.POD_RESOURCES_UNAVAILABLE, text)
             return
         self._error = ""
+        used: dict[str, set[str]] = {}
+        self._pods = {}
+        for use in uses:
+            if use.resource in self._names:
+                used.setdefault(use.resource, set()).update(use.ids)
+                pod = f"the pod {use.namespace}/{use.pod}"
+                self._pods.update(((use.resource, grant), pod) for grant in use.ids)
         for names in set(self._names.values()):
             before = self._pools.get(names[0])
-            after = record_usage(
-                before or {}, names, used, time.monotonic(), GRACE_POLLS * self._settings.drain_seconds
-            )
+            known = self._list_recent(names) if before is None else before
+            after = record_usage(known, names, used, time.monotonic(), self._grace_seconds)
             self._pools[names[0]] = after
             if before is None or before.keys() != after.keys():
                 self._on_change(names)

@@ -154,6 +154,11 @@ class Claims:
         held = [record.holdings for uid, record in self._records.items() if uid not in self._reserved]
         return tuple(holding for holdings in (*held, *self._reserved.values()) for holding in holdings)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no claim is prepared or being prepared, and there is no record of another boot."""
+        return not (self._records or self._stale or self._reserved)
+
     async def restore(self) -> None:
         """Read the records of an earlier process, and make the CDI files agree with them.
 

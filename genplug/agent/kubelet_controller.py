@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from genplug.agent.driver import DriverFollower
 from genplug.agent.offers import Offers
 from genplug.agent.plugin_dir_lock import PluginDirLock
 from genplug.agent.settings import Settings
@@ -48,6 +49,7 @@ class KubeletController:
         self._supervised = (
             Supervised("alias pools", self._offers.pools.run, event_log),
             Supervised("CDI writer", self._offers.cdi.run, event_log),
+            Supervised("driver of Dynamic Resource Allocation", self.driver.run, event_log),
         )
         self._directory: PluginDir | None = None
         self._directory_error = ""
@@ -62,12 +64,17 @@ class KubeletController:
     @property
     def error(self) -> str:
         """The reason why the controller waits for the kubelet's directory, empty if it does not wait."""
-        return self._lock.error or self._directory_error or self._kubelet_error
+        return self._lock.error or self.driver.error or self._directory_error or self._kubelet_error
 
     @property
     def failures(self) -> tuple[str, ...]:
         """The tasks that failed by an internal error and are started again."""
-        return tuple(task.failure for task in self._supervised if task.failure)
+        return (*(task.failure for task in self._supervised if task.failure), *self.driver.failures)
+
+    @property
+    def driver(self) -> DriverFollower:
+        """The follower of the resources that Dynamic Resource Allocation serves."""
+        return self._offers.driver
 
     def listen_to_allocations(self, listener: Callable[[str, Iterable[str]], None]) -> None:
         """Call a listener with the resource and the device IDs of each allocation, before its response is sent."""
@@ -96,6 +103,7 @@ class KubeletController:
         self._listing, self._directory_error, self._kubelet_error = None, "", ""
         directory = self._directory = await self._lock.acquire()
         try:
+            await self.driver.restore()
             async with asyncio.TaskGroup() as tasks:
                 self._offers.endpoints.start(tasks, Registrar(directory.path))
                 running = [tasks.create_task(task.run(), name=task.name) for task in self._supervised]

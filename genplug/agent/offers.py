@@ -12,9 +12,11 @@ from genplug.agent.bounded_state import BoundedState
 from genplug.agent.cdi_offers import CdiOffers
 from genplug.agent.delayed_work import DelayedWork
 from genplug.agent.device_lists import encode_offer
+from genplug.agent.driver import DriverFollower
 from genplug.agent.endpoints import REMOVED, Endpoints
 from genplug.agent.settings import Settings
 from genplug.agent.snapshot import Snapshot
+from genplug.allocation.holders import find_held_grants
 from genplug.allocation.offer import ResourceOffer, build_offer, compare_offers, count_grants, share_grants
 from genplug.allocation.resource_state import ResourceState
 from genplug.hardware.host import Host
@@ -54,8 +56,10 @@ class Offers:
         self._snapshot: Snapshot | None = None
         self._notes: tuple[Snapshot, dict[str, tuple[str, ...]]] | None = None
         """Why devices of resources are not offered, with the snapshot that the reasons are from."""
-        self._published: tuple[str, ...] = ()
-        """The resources that Dynamic Resource Allocation serves, and the device plugin API therefore does not."""
+        self._configured: dict[str, str] = {}
+        """The name of the resource of each offered name, which differs for aliases."""
+        self._claimed: set[str] = set()
+        """The names of which a claim holds devices."""
         self._names: frozenset[str] = frozenset()
         """The names under which the resources of the snapshot are offered, aliases included."""
         self._refusals: dict[str, Refusal] = {}
@@ -73,7 +77,9 @@ class Offers:
         self.allocation_log = DelayedWork(partial(log_report, event_log), _LINES_OF_A_TURN)
         """The allocations whose lines are not in the log yet."""
         self._calls = BlockingCalls(paths, on_return=self._retry)
-        self.pools = AliasPools(settings, event_log, self._refresh, self._offer_pending)
+        self.pools = AliasPools(settings, event_log, self._on_usage_change, self._offer_pending)
+        self.driver = DriverFollower(settings, host, paths, event_log, self.pools)
+        self.driver.hooks.on_claims_changed = self._on_claims_changed
         self.cdi = CdiOffers(settings, host, self._calls, event_log, self._on_cdi_ready)
         self.endpoints = Endpoints(settings, event_log, self._build_backend, self._on_report, self.cdi.remove)
 
@@ -84,11 +90,11 @@ class Offers:
         """Offer what a snapshot has; touch only what differs from the previous one."""
         self._snapshot = snapshot
         resources, published = split_by_api(snapshot.health.resources)
-        self._published = tuple(published)
-        self._names = frozenset(
-            offered for name, resource in resources.items() for offered in (name, *resource.aliases)
-        )
-        self.pools.update_resources(resources.values())
+        self._configured = {
+            offered: name for name, resource in resources.items() for offered in (name, *resource.aliases)
+        }
+        self._names = frozenset(self._configured)
+        self.pools.update_resources(resources.values(), published.values())
         devices = snapshot.health.devices
         shares = share_grants({name: count_grants(resource, devices[name]) for name, resource in resources.items()})
         for name, resource in resources.items():
@@ -106,12 +112,15 @@ class Offers:
             if not self.endpoints.is_removed(name):
                 for known in (self._supply, self._refusals, self._changes):
                     known.pop(name, None)
-                cause = "served by Dynamic Resource Allocation" if name in self._published else REMOVED
+                cause = "served by Dynamic Resource Allocation" if name in published else REMOVED
                 self.endpoints.remove(self.endpoints.offers[name].resource, cause)
         for name in self._built.keys() - self._names:
             del self._built[name]
         for name in self._lists.keys() - self._names - self.endpoints.offers.keys():
             del self._lists[name]
+        self._claimed &= self._names
+        # Last: the lists of resources that are served by claims from now on are empty.
+        self.driver.update(published, devices, is_complete=_is_published_scanned(snapshot))
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
         """Return the status of every resource, including removed resources that wait for their last pod."""
@@ -121,7 +130,11 @@ class Offers:
         without_instances = snapshot.resources_without_instances
         return (
             *map(build_unscanned_status, snapshot.scan.unscanned),
-            *(build_published_status(name) for name in self._published if name not in offers),
+            *(
+                build_published_status(offer, self.driver.describe(name), self._notes_of(offer))
+                for name, offer in self.driver.offers.items()
+                if name not in offers
+            ),
             *(build_template_status(name, self._collect_notes(snapshot).get(name, ())) for name in without_instances),
             *(
                 build_unreported_status(name) if self.pools.is_pending(name) else build_unwritten_status(name)
@@ -162,7 +175,7 @@ class Offers:
             # An endpoint that exists continues with its offer.
             is_pending = self.pools.is_pending(name) and name not in self.endpoints.offers
             if name in self._supply and not is_pending:
-                offer = self.pools.remaining_offer(self._supply[name])
+                offer = self._without_claimed(name, self.pools.remaining_offer(self._supply[name]))
                 previous = self.endpoints.offers.get(name)
                 change = compare_offers(previous, offer)
                 log_offer_change(self._event_log, change, partial(self._notes_of, offer))
@@ -171,6 +184,26 @@ class Offers:
                     if self._has_readers:
                         self.health_history.record(change)
                 self.endpoints.publish(offer)
+
+    def _without_claimed(self, name: str, offer: ResourceOffer) -> ResourceOffer:
+        """Return an offer in which the devices that claims hold are unhealthy."""
+        claims = self.driver.find_claims(self._configured.get(name, name))
+        held = find_held_grants(offer, claims) if claims else {}
+        if held:
+            self._claimed.add(name)
+        else:
+            self._claimed.discard(name)
+        return offer.mark_unhealthy({grant: f"{claim} uses it" for grant, claim in held.items()})
+
+    def _on_claims_changed(self) -> None:
+        claimed = {name for name in self._supply if self.driver.find_claims(self._configured.get(name, name))}
+        self._refresh(sorted(claimed | self._claimed))
+
+    def _on_usage_change(self, names: Iterable[str]) -> None:
+        names = tuple(names)
+        self._refresh(names)
+        if not self.driver.offers.keys().isdisjoint(names):
+            self.driver.update_holders()
 
     def _offer_pending(self) -> None:
         self._refresh(sorted(self._names - self.endpoints.offers.keys()))
@@ -212,6 +245,12 @@ class Offers:
 
     def _retry(self) -> None:
         self.cdi.retry()
+
+
+def _is_published_scanned(snapshot: Snapshot) -> bool:
+    """Return whether the first scan of all resources of Dynamic Resource Allocation has finished."""
+    resources = snapshot.config.resources
+    return all(resources[name].serve is not Serve.DRA for name in snapshot.scan.unscanned)
 
 
 def split_by_api(resources: Mapping[str, Resource]) -> tuple[dict[str, Resource], dict[str, Resource]]:

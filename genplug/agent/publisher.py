@@ -51,18 +51,21 @@ class Publisher:
 
     ``publish`` returns the published resources, or None if no resource is served by Dynamic Resource Allocation. Its
     argument states whether the API server keeps taints. It is called at the start, after :meth:`mark_changed`, and when
-    the API server drops taints.
+    the API server drops taints. ``may_have_slices`` states that an earlier process may have published slices, which are
+    deleted if there is no resource.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it connects
         self,
         http: HttpClient,
         driver: str,
         node: str,
         publish: Callable[[bool], tuple[PublishedResource, ...] | None],
         log: EventLog,
+        *,
+        may_have_slices: bool = False,
     ) -> None:
-        self._state = PublisherState()
+        self._state = PublisherState(may_have_slices=may_have_slices)
         self._http = http
         self._client = SliceClient(http, driver, node)
         self._driver, self._node = driver, node

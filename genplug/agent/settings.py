@@ -7,6 +7,10 @@ from msgspec import Struct
 from genplug.audit.limits import DEFAULT_LIMITS, Limits
 from genplug.hardware.host import DEFAULT_CDI_DIRS
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET
+from genplug.spec.published_values import DRIVER_DOMAIN
+
+ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""The directory into which the kubelet mounts the service account of a pod."""
 
 
 class Settings(Struct, frozen=True):
@@ -27,6 +31,8 @@ class Settings(Struct, frozen=True):
       priority.
     - ``audit_dir``: the directory of the audit log in this process, or None for no audit log; ``audit_limits`` are the
       limits of its files. With ``audit_required``, the agent is not ready while the log cannot be written.
+    - ``dra_driver``: the name of the driver of Dynamic Resource Allocation.
+    - ``account_dir``: the directory of the token and the certificates of the service account in this process.
     """
 
     config: tuple[Path, ...]
@@ -45,6 +51,8 @@ class Settings(Struct, frozen=True):
     audit_dir: Path | None = None
     audit_limits: Limits = DEFAULT_LIMITS
     audit_required: bool = False
+    dra_driver: str = DRIVER_DOMAIN
+    account_dir: Path = ACCOUNT_DIR
 
     @property
     def plugins_dir(self) -> Path:

@@ -20,7 +20,9 @@ from genplug.cli.options import (
     parse_size,
 )
 from genplug.lean_imports import hide_modules, hide_openssl_digests, postpone_patterns
+from genplug.spec.names import is_subdomain
 from genplug.spec.numbers import parse_natural
+from genplug.spec.published_values import MAX_DOMAIN_CHARACTERS, STANDARD_DOMAIN
 
 PREFIX = "GENPLUG_"
 HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -43,8 +45,9 @@ example:
 Each option can also be set by an environment variable: GENPLUG_CONFIG (paths separated by ':'), GENPLUG_KUBELET_DIR,
 GENPLUG_DEVICE_PLUGINS_DIR, GENPLUG_POD_RESOURCES_DIR, GENPLUG_ROOT, GENPLUG_CDI_DIR, GENPLUG_CDI_SEARCH_DIRS,
 GENPLUG_NODE_NAME (or NODE_NAME), GENPLUG_POLICY, GENPLUG_LISTEN, GENPLUG_LOG_FORMAT, GENPLUG_LOG_LEVEL,
-GENPLUG_AUDIT_DIR, GENPLUG_AUDIT_MAX_SIZE, GENPLUG_AUDIT_KEEP, GENPLUG_AUDIT_MAX_AGE, GENPLUG_AUDIT_FSYNC and
-GENPLUG_AUDIT_REQUIRED. An option on the command line overrides its variable.
+GENPLUG_AUDIT_DIR, GENPLUG_AUDIT_MAX_SIZE, GENPLUG_AUDIT_KEEP, GENPLUG_AUDIT_MAX_AGE, GENPLUG_AUDIT_FSYNC,
+GENPLUG_AUDIT_REQUIRED, GENPLUG_DRA_DRIVER and GENPLUG_SERVICE_ACCOUNT_DIR. An option on the command line overrides its
+variable.
 
 exit codes: 0 stopped by a signal, 1 runtime error, 2 usage error
 """
@@ -74,6 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="address for the status page, probes and metrics; :PORT means all addresses (default: disabled)",
     )
     _add_audit_options(parser)
+    _add_dra_options(parser)
     _add_option(
         parser,
         "--log-format",
@@ -182,6 +186,37 @@ def _add_audit_options(parser: argparse.ArgumentParser) -> None:
         choices=("no", "yes"),
         help="yes makes the agent not ready while it cannot write the audit log; allocations continue (default: no)",
     )
+
+
+def _add_dra_options(parser: argparse.ArgumentParser) -> None:
+    _add_option(
+        parser,
+        "--dra-driver",
+        default="genplug.io",
+        metavar="NAME",
+        type=_parse_driver,
+        help="name of the driver of Dynamic Resource Allocation, for resources with 'serve: dra' (default: genplug.io)",
+    )
+    _add_option(
+        parser,
+        "--service-account-dir",
+        default="/var/run/secrets/kubernetes.io/serviceaccount",
+        metavar="DIR",
+        help="directory with the token and the certificates for the API server, for resources with 'serve: dra' "
+        "(default: /var/run/secrets/kubernetes.io/serviceaccount)",
+    )
+
+
+def _parse_driver(text: str) -> str:
+    # The name of a registration socket has a suffix, and the domain of attributes has as many characters.
+    if not is_subdomain(text) or len(text) > MAX_DOMAIN_CHARACTERS:
+        raise argparse.ArgumentTypeError(
+            f"expected a DNS name of at most {MAX_DOMAIN_CHARACTERS} characters, for example dra.example.com, found "
+            f"{text[:MAX_SHOWN]!r}"
+        )
+    if text == STANDARD_DOMAIN:
+        raise argparse.ArgumentTypeError(f"{STANDARD_DOMAIN} is reserved for Kubernetes; use a domain of your own")
+    return text
 
 
 def _parse_audit_size(text: str) -> int:

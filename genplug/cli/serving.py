@@ -78,6 +78,8 @@ def serve(arguments: argparse.Namespace) -> int:
                 Sync(arguments.audit_fsync),
             ),
             audit_required=arguments.audit_required == "yes",
+            dra_driver=arguments.dra_driver,
+            account_dir=Path(arguments.service_account_dir),
         )
         is_text = arguments.log_format == "text" or (arguments.log_format == "auto" and sys.stderr.isatty())
         code = _AgentProcess(settings, "text" if is_text else "json", arguments.log_level).run()

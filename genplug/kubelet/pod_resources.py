@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
 from genplug.kubelet.api.services import POD_RESOURCES, method_path
 from genplug.kubelet.client import CallError, SocketMissingError, call
-from genplug.kubelet.reports import DeviceUse
+from genplug.kubelet.reports import ClaimUse, DeviceUse, PodUses
 
 DEADLINE_SECONDS = 5.0
 
@@ -31,13 +31,24 @@ async def list_claims_in_use(socket: Path) -> frozenset[tuple[str, str]]:
     Raises:
         CallError: the kubelet did not respond, or responded with an error or with bytes that are not the message.
     """
-    response = _decode(await _call_list(socket, DEADLINE_SECONDS), socket)
-    return frozenset(
-        (claim.claim_namespace, claim.claim_name)
+    uses = await list_uses(socket, DEADLINE_SECONDS)
+    return frozenset((use.namespace, use.claim) for use in uses.claims)
+
+
+async def list_uses(socket: Path, deadline: float) -> PodUses:
+    """Return the containers that use devices and those that use ResourceClaims, within a deadline (seconds).
+
+    Raises:
+        CallError: the kubelet did not respond, or responded with an error or with bytes that are not the message.
+    """
+    response = _decode(await _call_list(socket, deadline), socket)
+    claims = (
+        ClaimUse(claim.claim_namespace, claim.claim_name, pod.name, container.name)
         for pod in response.pod_resources
         for container in pod.containers
         for claim in container.dynamic_resources
     )
+    return PodUses(_list_uses(response), tuple(claims))
 
 
 async def list_device_uses(socket: Path, deadline: float) -> tuple[DeviceUse, ...]:

@@ -65,6 +65,22 @@ class DeviceUse(Struct, frozen=True):
     ids: tuple[str, ...]
 
 
+class ClaimUse(Struct, frozen=True):
+    """A ResourceClaim that a container uses, as the kubelet reports it. A claim has the namespace of its pods."""
+
+    namespace: str
+    claim: str
+    pod: str
+    container: str
+
+
+class PodUses(Struct, frozen=True):
+    """The devices and claims that the containers of a node use."""
+
+    devices: tuple[DeviceUse, ...]
+    claims: tuple[ClaimUse, ...]
+
+
 class PhaseChanged(Struct, frozen=True):
     """An endpoint entered another phase or another generation, or an attempt to serve failed."""
 

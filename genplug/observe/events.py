@@ -224,6 +224,11 @@ class Event(Enum):
         logging.INFO,
         "The kubelet has registered the driver of Dynamic Resource Allocation (DRA). Key: `driver`.",
     )
+    DRA_ENDED = (
+        "dra_ended",
+        logging.INFO,
+        "The driver has ended, because no resource has `serve: dra` and no ResourceClaim is prepared. Key: `driver`.",
+    )
     DRA_REFUSED = (
         "dra_refused",
         logging.WARNING,

@@ -7,7 +7,7 @@ document.
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from operator import attrgetter
-from typing import Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, overload
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -16,8 +16,13 @@ from genplug.health.status import NO_MONITOR_STATUS, MonitorStatus, PoolStatus
 from genplug.kubelet.reports import DeviceUse
 from genplug.observe.text import describe_exhausted_pool, format_time, join_names
 
+if TYPE_CHECKING:
+    from genplug.observe.dra_status import DraStatus
+
 ListedT = TypeVar("ListedT", bound="Listed")
 _get_id, _is_healthy = attrgetter("id"), attrgetter("healthy")
+PUBLISHED, UNPUBLISHED = "published", "unpublished"
+"""The phases of a resource that Dynamic Resource Allocation serves."""
 FIRST_SCAN_REASON = "the first scan of the devices has not finished"
 """Why an agent with a configuration is not ready before it offers the first resource."""
 
@@ -150,6 +155,11 @@ class ResourceStatus(Struct, frozen=True):
     """The number of devices, or of tokens of a pool, that are not listed because of a limit."""
     in_use: tuple[DeviceUse, ...] | None = None
     """The containers that use devices, or None if the kubelet has not reported them."""
+
+    @property
+    def is_published_later(self) -> bool:
+        """Whether Dynamic Resource Allocation serves the resource, and its devices are not published yet."""
+        return self.phase == UNPUBLISHED
 
     @property
     def shortage(self) -> str:
@@ -320,6 +330,8 @@ class Status(Struct, frozen=True):
     """Why changes of some files are not reported, so that the agent polls them."""
     audit: AuditStatus | None = None
     """The state of the audit log, or None if there is none."""
+    dra: "DraStatus | None" = None
+    """The state of Dynamic Resource Allocation, or None if it serves no resource and no claim is prepared."""
 
     @property
     def _lacks_audit(self) -> bool:
@@ -360,7 +372,8 @@ class Status(Struct, frozen=True):
         unregistered: dict[str, list[str]] = {}
         for resource in self.resources:
             if not (resource.is_registered or resource.is_removed or resource.has_no_instances):
-                reason = f"not registered ({resource.phase}): {resource.reason or 'starting'}"
+                state = "not published" if resource.is_published_later else f"not registered ({resource.phase})"
+                reason = f"{state}: {resource.reason or 'starting'}"
                 unregistered.setdefault(reason, []).append(resource.name)
         # A reason such as a missing kubelet concerns all resources: it is one line.
         reasons += [f"{join_names(names)}: {reason}" for reason, names in unregistered.items()]
@@ -389,7 +402,7 @@ class Status(Struct, frozen=True):
             reasons.append(f"{len(self.failures)} tasks of the agent failed and are started again")
         reasons += [f"{scan.resource}: scan stalled" for scan in self.scans if scan.stalls]
         reasons += [
-            f"{resource.name}: not registered ({resource.phase})"
+            f"{resource.name}: not {'published' if resource.is_published_later else f'registered ({resource.phase})'}"
             for resource in self.resources
             if not (resource.is_registered or resource.is_removed or resource.has_no_instances)
         ]
@@ -420,6 +433,7 @@ class Status(Struct, frozen=True):
             "failures": list(self.failures),
             "unwatched": list(self.unwatched),
             "audit": self.audit.as_json() if self.audit is not None else None,
+            "dra": self.dra.as_json() if self.dra is not None else None,
         }
 
 

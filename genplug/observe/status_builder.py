@@ -4,12 +4,23 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from genplug.allocation.offer import Grant, OfferChange, ResourceOffer
 from genplug.hardware.inventory import CandidateOutcome, Inventory
 from genplug.health.verdict import HealthSnapshot
 from genplug.kubelet.reports import EndpointStatus
 from genplug.observe.stalls import describe_stalls
-from genplug.observe.status import DeviceStatus, LazyDevices, ListChange, Refusal, ResourceStatus, ScanStatus
+from genplug.observe.status import (
+    PUBLISHED,
+    UNPUBLISHED,
+    DeviceStatus,
+    LazyDevices,
+    ListChange,
+    Refusal,
+    ResourceStatus,
+    ScanStatus,
+)
 from genplug.observe.text import join_names, to_epoch_seconds
 from genplug.spec.model import Config
 from genplug.spec.similarity import similarity_key
@@ -93,13 +104,10 @@ def build_unreported_status(name: str) -> ResourceStatus:
     return _build_unserved_status(name, "the kubelet has not reported yet which devices pods use")
 
 
-def build_published_status(name: str) -> ResourceStatus:
-    """Return the status of a resource that Dynamic Resource Allocation serves."""
-    reason = (
-        "'serve: dra' selects Dynamic Resource Allocation, and this version of genplug does not contain a driver for "
-        "it; write 'serve: devicePlugin' to register the resource"
-    )
-    return _build_unserved_status(name, reason)
+def build_published_status(offer: ResourceOffer, reason: str, notes: Sequence[str]) -> ResourceStatus:
+    """Return the status of a resource of Dynamic Resource Allocation; ``reason`` states why it is not published."""
+    status = build_resource_status(offer, None, is_removed=False, notes=notes)
+    return replace(status, phase=UNPUBLISHED if reason else PUBLISHED, is_registered=not reason, reason=reason)
 
 
 def build_template_status(name: str, notes: Sequence[str]) -> ResourceStatus:

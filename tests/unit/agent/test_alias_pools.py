@@ -54,7 +54,7 @@ async def pools(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 async def test_unreachable_kubelet_is_reported_once_and_devices_are_withheld(pools: Fixture) -> None:
     event = await asyncio.wait_for(pools.events.get(), 10)
     assert event.event is Event.POD_RESOURCES_UNAVAILABLE
-    assert "cannot read which devices with aliases are in use" in event.text
+    assert "cannot read which devices pods use, so devices with aliases" in event.text
     assert pools.list_healthy() == []
     with pytest.raises(TimeoutError):
         # Several polls fail in this time.

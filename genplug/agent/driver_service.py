@@ -1,0 +1,361 @@
+"""Serves a node by Dynamic Resource Allocation: prepared claims, the driver at the kubelet, and published devices.
+
+This module is imported only if a resource is served by Dynamic Resource Allocation, or a claim is prepared.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from genplug import __version__
+from genplug.agent.alias_pools import AliasPools
+from genplug.agent.blocking_calls import BlockingCalls
+from genplug.agent.claim_files import ClaimFiles, ClaimRecord, ClaimStorageError, read_boot_id
+from genplug.agent.claims import ClaimInputs, ClaimReadError, Claims
+from genplug.agent.driver import RETRY_SECONDS, DriverHooks
+from genplug.agent.publisher import Publisher
+from genplug.agent.publisher_state import Phase, PoolStatus, PublisherStatus, Registration
+from genplug.agent.settings import Settings
+from genplug.agent.supervision import Supervised
+from genplug.agent.wakeup import Wakeup
+from genplug.allocation.claims import ClaimPool
+from genplug.allocation.holders import find_held_grants
+from genplug.allocation.offer import ResourceOffer
+from genplug.allocation.published import PublishedResource, ResourcePublisher
+from genplug.allocation.slices import pool_name
+from genplug.cluster.account import Account, AccountError
+from genplug.cluster.claims import get_claim
+from genplug.cluster.errors import ApiError, UnreachableError
+from genplug.cluster.http import HttpClient
+from genplug.hardware.host import Host
+from genplug.hardware.hung_paths import HangError, HungPaths
+from genplug.kubelet.driver import PLUGINS, Driver
+from genplug.kubelet.pod_resources import list_claims_in_use
+from genplug.kubelet.reports import (
+    ClaimAnswered,
+    ClaimForgotten,
+    DriverNotServing,
+    DriverRefused,
+    DriverRegistered,
+    DriverReport,
+    DriverStatus,
+)
+from genplug.observe.dra_status import ClaimedDevice, ClaimStatus, DeviceNote, DraStatus, PublishedStatus
+from genplug.observe.events import EventLog
+from genplug.observe.messages import log_driver_report
+
+DRAIN_CHECK_SECONDS = 1.0
+"""Seconds between two checks whether the driver is needed, while no resource is served by it."""
+FIRST_SCAN_SECONDS = 10.0
+"""Seconds for which the first publication waits for devices that hang. The kubelet deletes slices after 30 s."""
+DRAIN_SECONDS = 60.0
+"""Seconds for which slices that cannot be deleted keep the driver. The kubelet deletes those of a driver that ends."""
+_NO_HANDLER = "no handler registered"
+"""A part of the refusal of a kubelet without handler for drivers (pkg/kubelet/pluginmanager/operationexecutor)."""
+_UNKNOWN_USERS = "the kubelet has not reported yet which devices pods use by the device plugin API"
+
+
+class DriverService:
+    """Serves the resources of :meth:`update` until there are none and nothing is left of them."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of the agent that it connects
+        self,
+        settings: Settings,
+        host: Host,
+        paths: HungPaths,
+        event_log: EventLog,
+        pools: AliasPools,
+        hooks: DriverHooks,
+    ) -> None:
+        self._settings = settings
+        self._name = settings.dra_driver
+        self._node = settings.node_name or ""
+        self._host = host
+        self._event_log = event_log
+        self._users = pools
+        self._hooks = hooks
+        self._calls = BlockingCalls(paths)
+        self._http = HttpClient(
+            Account(directory=settings.account_dir),
+            f"genplug/{__version__}",
+            self._count_request,
+        )
+        self._claims: Claims | None = None
+        self._driver: Driver | None = None
+        self._publisher: Publisher | None = None
+        self._registration = Registration.WAITING
+        self._registered_at: float | None = None
+        self._offers: Mapping[str, ResourceOffer] = {}
+        self._publishers: dict[str, ResourcePublisher] = {}
+        self._published: dict[str, PublishedResource] = {}
+        self._used: dict[str, Mapping[str, str]] = {}
+        """The pods that use devices by the device plugin API, by resource and grant ID."""
+        self._pools: dict[str, ClaimPool] = {}
+        self._keeps_taints = True
+        self._is_complete: bool | None = None
+        self._updated = Wakeup()
+        self._supervised: tuple[Supervised, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<DriverService [{self._driver!r} | {self._claims!r}]>"
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The tasks that failed by an internal error and are started again."""
+        return tuple(task.failure for task in self._supervised if task.failure)
+
+    @property
+    def status(self) -> DraStatus:
+        """The status of the driver, the published resources and the claims."""
+        driver, publisher = self._get_driver_status(), self._get_publisher_status()
+        pools = {pool.resource: pool for pool in publisher.pools} if publisher is not None else {}
+        return DraStatus(
+            driver=driver.name,
+            is_registered=driver.is_registered,
+            registered_at=self._registered_at if driver.is_registered else None,
+            error=driver.error,
+            phase=publisher.phase.value if publisher is not None else Phase.WAIT_KUBELET.value,
+            publish_error=publisher.error if publisher is not None else "",
+            retry_seconds=publisher.retry_seconds if publisher is not None else 0.0,
+            keeps_taints=self._keeps_taints,
+            resources=tuple(self._build_published(name, pools.get(name)) for name in self._published),
+            claims=tuple(_build_claim(record) for record in self._claims.records.values()) if self._claims else (),
+            damaged=self._claims.damaged if self._claims is not None else 0,
+        )
+
+    def _build_published(self, name: str, pool: PoolStatus | None) -> PublishedStatus:
+        left_out, used = self._published[name].left_out, self._used[name]
+        return PublishedStatus(
+            resource=name,
+            pool=pool_name(self._node, name),
+            slices=pool.slices if pool is not None else 0,
+            devices=pool.devices if pool is not None else 0,
+            tainted=pool.tainted if pool is not None else 0,
+            left_out=tuple(DeviceNote(entry.device_id, entry.reason) for entry in left_out),
+            withheld=tuple(DeviceNote(grant, user) for grant, user in used.items()),
+            refusal=pool.refusal if pool is not None else "",
+        )
+
+    def describe(self, name: str) -> str:
+        """Return why the devices of a resource are not published, empty if they are."""
+        if self._users.users(name) is None:
+            return _UNKNOWN_USERS
+        driver = self._get_driver_status()
+        if not driver.is_registered:
+            return f"the driver {self._name} is not registered: {driver.error or 'it has not started yet'}"
+        publisher = self._get_publisher_status()
+        if publisher is None:
+            return "the publisher of ResourceSlices has not started yet"
+        pool = next((pool for pool in publisher.pools if pool.resource == name), None)
+        if pool is not None and pool.refusal:
+            return f"its ResourceSlices are refused: {pool.refusal}"
+        if self._publisher is not None and self._publisher.is_ready:
+            # The devices were published once: an API server that is away later does not make the node unready.
+            return ""
+        return f"its devices are not published ({publisher.phase}){publisher.error and f': {publisher.error}'}"
+
+    def update(self, offers: Mapping[str, ResourceOffer], *, is_complete: bool | None) -> None:
+        """Publish these offers from now on, less what pods hold by the device plugin API.
+
+        It ``is_complete`` if the first scan of all resources has finished, and None before the first configuration.
+        """
+        self._offers, self._is_complete = dict(offers), is_complete
+        self._evaluate()
+        self._updated.set()
+        if self._publisher is not None:
+            self._publisher.mark_changed()
+
+    def find_claims(self, name: str) -> Mapping[str, str]:
+        """Return the claims that hold devices of a resource, as text by grant ID."""
+        pool = pool_name(self._node, name)
+        holdings = self._claims.holdings if self._claims is not None else ()
+        return {held.device: f"the ResourceClaim {held.claim}" for held in holdings if held.pool == pool}
+
+    def list_held(self) -> Mapping[str, frozenset[str]]:
+        """Return the IDs of the devices that claims hold, by resource."""
+        held: dict[str, set[str]] = {}
+        for record in self._claims.records.values() if self._claims is not None else ():
+            for device in record.devices:
+                held.setdefault(device.resource, set()).add(device.device)
+        return {resource: frozenset(ids) for resource, ids in held.items()}
+
+    async def restore(self) -> str:
+        """Read the claims of earlier processes, unless they are known; return the error, empty if there is none."""
+        if self._claims is not None:
+            return ""
+        directory = self._settings.kubelet_dir / PLUGINS / self._name / "claims"
+        try:
+            files = ClaimFiles(self._name, directory, self._settings.cdi_dir, self._host, read_boot_id())
+            inputs = ClaimInputs(self._read_claim, self._list_uses, lambda: self._pools)
+            claims = Claims(files, self._calls, inputs, self._on_report)
+            await claims.restore()
+        except (ClaimStorageError, HangError) as error:
+            log_driver_report(self._event_log, DriverNotServing(self._name, str(error), RETRY_SECONDS))
+            return str(error)
+        self._claims = claims
+        self._hooks.on_claims_changed()
+        return ""
+
+    async def run(self) -> bool:
+        """Serve until no resource is left, its slices are deleted, and no claim is prepared.
+
+        Return False if the claims of earlier processes cannot be read; call it again then.
+        """
+        await self.restore()
+        if (claims := self._claims) is None:
+            await asyncio.sleep(RETRY_SECONDS)
+            return False
+        self._supervised = (
+            Supervised("driver of claims", lambda: self._run_driver(claims), self._event_log),
+            Supervised("keeper of claims", claims.run, self._event_log),
+            Supervised("publisher of ResourceSlices", self._run_publisher, self._event_log),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(task.run(), name=task.name) for task in self._supervised]
+            try:
+                await self._wait_drained()
+            finally:
+                # The driver finishes calls in progress and removes its sockets; slices and records remain.
+                for task in running:
+                    task.cancel()
+        self._supervised = ()
+        return True
+
+    async def _wait_drained(self) -> None:
+        empty_since: float | None = None
+        while True:
+            await asyncio.sleep(DRAIN_CHECK_SECONDS)
+            if self._offers or self._is_complete is None or self._claims is None or not self._claims.is_empty:
+                empty_since = None
+                continue
+            empty_since = time.monotonic() if empty_since is None else empty_since
+            status = self._get_publisher_status()
+            is_idle = status is not None and status.phase is Phase.IDLE
+            if is_idle or time.monotonic() - empty_since >= DRAIN_SECONDS:
+                return
+
+    async def _run_driver(self, claims: Claims) -> None:
+        self._set_registration(Registration.WAITING)
+        self._driver = Driver(self._name, self._settings.kubelet_dir, claims, self._on_report)
+        await self._driver.run()
+
+    async def _run_publisher(self) -> None:
+        await self._wait_known()
+        # An earlier process may have published resources that are not served any more.
+        self._publisher = Publisher(
+            self._http, self._name, self._node, self._list_published, self._event_log, may_have_slices=True
+        )
+        self._publisher.set_registration(self._registration)
+        await self._publisher.run()
+
+    async def _wait_known(self) -> None:
+        """Wait until the devices are known: those that are not would lose their slices after a restart of the agent."""
+        deadline = float("inf")
+        while not (self._is_complete and None not in map(self._users.users, self._offers)):
+            if time.monotonic() >= deadline:
+                return
+            if self._is_complete is not None and deadline == float("inf"):
+                deadline = time.monotonic() + FIRST_SCAN_SECONDS
+            await self._updated.sleep_until(deadline)
+
+    def _list_published(self, keeps_taints: bool) -> tuple[PublishedResource, ...] | None:  # noqa: FBT001 - a callback
+        if keeps_taints != self._keeps_taints:
+            self._keeps_taints = keeps_taints
+            self._evaluate()
+        return tuple(self._published.values()) if self._offers else None
+
+    def _evaluate(self) -> None:
+        """Compute what is published of the offers, and the pools that claims refer to."""
+        self._publishers = {name: self._publishers.get(name) or ResourcePublisher() for name in self._offers}
+        self._published, self._used, self._pools = {}, {}, {}
+        for name, offer in self._offers.items():
+            users = self._users.users(name)
+            used = find_held_grants(offer, users or {})
+            withheld = dict.fromkeys(offer.grants, _UNKNOWN_USERS) if users is None else _describe_users(offer, used)
+            if error := self._find_name_error(offer):
+                withheld = dict.fromkeys(offer.grants, error)
+            published = self._publishers[name].publish(offer, keeps_taints=self._keeps_taints, withheld=withheld)
+            self._published[name], self._used[name] = published, used
+            self._pools[pool_name(self._node, name)] = ClaimPool(offer, published, used)
+
+    def _find_name_error(self, offer: ResourceOffer) -> str:
+        """Return why the names of attributes do not fit the driver; the configuration does not know its name."""
+        for attribute in offer.resource.publish.attributes:
+            domain, _, identifier = attribute.name.rpartition("/")
+            if domain == self._name:
+                return (
+                    f"publish.attributes: expected a name without the domain of the driver, found '{attribute.name}'; "
+                    f"write '{identifier}'"
+                )
+        return ""
+
+    def _on_report(self, report: DriverReport) -> None:
+        log_driver_report(self._event_log, report)
+        match report:
+            case DriverRegistered():
+                self._registered_at = time.time()
+                self._set_registration(Registration.REGISTERED)
+            case DriverRefused(_, error, _):
+                is_unsupported = _NO_HANDLER in error
+                self._set_registration(Registration.UNSUPPORTED if is_unsupported else Registration.WAITING)
+            case ClaimAnswered(_, "NodePrepareResources", claim) if report.code is None and self._claims is not None:
+                record = self._claims.records.get(claim.uid)
+                for device in record.devices if record is not None else ():
+                    self._hooks.on_prepared(device.resource, (device.device,))
+                self._hooks.on_claims_changed()
+            case ClaimAnswered() | ClaimForgotten():
+                self._hooks.on_claims_changed()
+            case _:
+                pass
+
+    def _set_registration(self, registration: Registration) -> None:
+        self._registration = registration
+        if registration is not Registration.REGISTERED:
+            self._registered_at = None
+        if self._publisher is not None:
+            self._publisher.set_registration(registration)
+
+    def _get_driver_status(self) -> DriverStatus:
+        return self._driver.status if self._driver is not None else DriverStatus(self._name)
+
+    def _get_publisher_status(self) -> PublisherStatus | None:
+        return self._publisher.status if self._publisher is not None else None
+
+    def _count_request(self, verb: str, code: str) -> None:
+        self._hooks.count_request(verb, code)
+
+    async def _read_claim(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        try:
+            return await get_claim(self._http, namespace, name)
+        except (AccountError, ApiError, UnreachableError) as error:
+            raise ClaimReadError(str(error)) from error
+
+    async def _list_uses(self) -> frozenset[tuple[str, str]]:
+        return await list_claims_in_use(self._settings.pod_resources)
+
+
+def _build_claim(record: ClaimRecord) -> ClaimStatus:
+    claim = record.claim
+    devices = (
+        ClaimedDevice(device.request, device.resource, device.device, device.admin_access) for device in record.devices
+    )
+    return ClaimStatus(claim.namespace, claim.name, claim.uid, tuple(devices))
+
+
+def _describe_users(offer: ResourceOffer, used: Mapping[str, str]) -> dict[str, str]:
+    """Return why grants are withheld from publication."""
+    reasons = {
+        grant: f"{user} uses it by the device plugin API; it is published when that pod has ended"
+        for grant, user in used.items()
+    }
+    if used and offer.resource.pre_start is not None:
+        # A kubelet calls PreStartContainer of the endpoint, which remains, for the containers of claims too, and fails
+        # (kubernetes/kubernetes#141426).
+        user = next(iter(used.values()))
+        text = f"{user} uses a device of the resource by the device plugin API, and the resource has 'preStart'"
+        reasons = {
+            **dict.fromkeys(offer.grants, f"{text}; its devices are published when no such pod is left"),
+            **reasons,
+        }
+    return reasons

@@ -1,0 +1,146 @@
+"""The status of Dynamic Resource Allocation as a frozen value: driver, publication and prepared claims."""
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from genplug.kubelet.reports import ClaimUse, DeviceUse
+from genplug.observe.text import format_time
+
+
+class DeviceNote(Struct, frozen=True):
+    """A device ID and a text: why the device is not published, or who holds it."""
+
+    id: str
+    text: str
+
+
+class PublishedStatus(Struct, frozen=True):
+    """A published resource.
+
+    ``left_out`` has the devices that are not published, with the reasons. ``withheld`` has those of them that pods hold
+    by the device plugin API, with the pods. ``refusal`` is the reason if the API server refuses the ResourceSlices.
+    """
+
+    resource: str
+    pool: str
+    slices: int
+    devices: int
+    tainted: int
+    left_out: tuple[DeviceNote, ...] = ()
+    withheld: tuple[DeviceNote, ...] = ()
+    refusal: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return the part of the document for this resource."""
+        return {
+            "resource": self.resource,
+            "pool": self.pool,
+            "slices": self.slices,
+            "devices": self.devices,
+            "tainted": self.tainted,
+            "leftOut": [{"id": note.id, "reason": note.text} for note in self.left_out],
+            "withheld": [{"id": note.id, "holder": note.text} for note in self.withheld],
+            "refusal": self.refusal,
+        }
+
+
+class ClaimedDevice(Struct, frozen=True):
+    """A device of a prepared claim."""
+
+    request: str
+    resource: str
+    id: str
+    has_admin_access: bool = False
+
+
+class ClaimStatus(Struct, frozen=True):
+    """A prepared ResourceClaim. ``pods`` are the names of the pods that use it, None if they are not known."""
+
+    namespace: str
+    name: str
+    uid: str
+    devices: tuple[ClaimedDevice, ...]
+    pods: tuple[str, ...] | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return the part of the document for this claim."""
+        return {
+            "namespace": self.namespace,
+            "name": self.name,
+            "uid": self.uid,
+            "devices": [
+                {
+                    "request": device.request,
+                    "resource": device.resource,
+                    "id": device.id,
+                    "adminAccess": device.has_admin_access,
+                }
+                for device in self.devices
+            ],
+            "pods": None if self.pods is None else list(self.pods),
+        }
+
+
+class DraStatus(Struct, frozen=True):
+    """The driver at the kubelet, the publisher of ResourceSlices, and the claims.
+
+    ``registered_at`` is the time of the last registration in seconds since the epoch, None while the driver is not
+    registered; ``error`` states why it is not. ``phase`` is the state of the publisher, ``publish_error`` its last
+    error, empty after a success, and ``retry_seconds`` the time until it tries again. ``damaged`` counts the damaged
+    records of claims since the start.
+    """
+
+    driver: str
+    is_registered: bool
+    registered_at: float | None
+    error: str
+    phase: str
+    publish_error: str
+    retry_seconds: float
+    keeps_taints: bool
+    resources: tuple[PublishedStatus, ...]
+    claims: tuple[ClaimStatus, ...]
+    damaged: int
+
+    def as_json(self) -> dict[str, object]:
+        """Return the part of the document for Dynamic Resource Allocation."""
+        return {
+            "driver": self.driver,
+            "registered": self.is_registered,
+            "registeredSince": None if self.registered_at is None else format_time(self.registered_at),
+            "error": self.error,
+            "publisher": {
+                "phase": self.phase,
+                "error": self.publish_error,
+                "retrySeconds": round(self.retry_seconds, 1),
+                "keepsTaints": self.keeps_taints,
+            },
+            "resources": [resource.as_json() for resource in self.resources],
+            "claims": [claim.as_json() for claim in self.claims],
+            "damagedRecords": self.damaged,
+        }
+
+    def with_uses(self, uses: Iterable[ClaimUse]) -> "DraStatus":
+        """Return the status with the pods that use the claims."""
+        pods: dict[tuple[str, str], dict[str, None]] = {}
+        for use in uses:
+            pods.setdefault((use.namespace, use.claim), {})[use.pod] = None
+        claims = (replace(claim, pods=tuple(pods.get((claim.namespace, claim.name), ()))) for claim in self.claims)
+        return replace(self, claims=tuple(claims))
+
+    def list_device_uses(self, uses: Iterable[ClaimUse]) -> Mapping[str, tuple[DeviceUse, ...]]:
+        """Return the containers that use the devices of claims, by resource."""
+        claims = {(claim.namespace, claim.name): claim for claim in self.claims}
+        found: dict[str, list[DeviceUse]] = {}
+        for use in uses:
+            ids: dict[str, list[str]] = {}
+            claim = claims.get((use.namespace, use.claim))
+            for device in claim.devices if claim is not None else ():
+                ids.setdefault(device.resource, []).append(device.id)
+            for resource, used in ids.items():
+                found.setdefault(resource, []).append(
+                    DeviceUse(resource, use.namespace, use.pod, use.container, tuple(used))
+                )
+        return {resource: tuple(device_uses) for resource, device_uses in found.items()}
