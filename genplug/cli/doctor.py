@@ -41,7 +41,7 @@ exit codes: 0 ready, 2 usage error or unknown check, 3 warnings with --strict, 4
 _USAGE_ERROR, _NOT_READY = 2, 4
 _OPTIONS = (
     *("config", "policy", "kubelet_dir", "device_plugins_dir", "pod_resources_dir"),
-    *("root", "cdi_dir", "cdi_search_dirs", "node_name"),
+    *("root", "cdi_dir", "cdi_search_dirs", "node_name", "dra_driver", "service_account_dir"),
 )
 
 
@@ -60,6 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(environment_config=config.split(":") if config else None)
     add_policy(parser)
     run_command.add_host_options(parser)
+    run_command.add_dra_options(parser)
     parser.add_argument(
         "--check", action="append", metavar="NAME", default=[], help="run only this check; can be repeated"
     )
@@ -130,6 +131,8 @@ def _build_machine(arguments: argparse.Namespace, root: Path) -> "Machine":
         policy=arguments.policy,
         cdi_dir=arguments.cdi_dir,
         cdi_search_dirs=arguments.cdi_search_dirs,
+        dra_driver=arguments.dra_driver,
+        account_dir=Path(arguments.service_account_dir),
     )
     return Machine(settings, is_archive=Host.at(root).is_archive)
 

@@ -77,7 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="address for the status page, probes and metrics; :PORT means all addresses (default: disabled)",
     )
     _add_audit_options(parser)
-    _add_dra_options(parser)
+    add_dra_options(parser)
     _add_option(
         parser,
         "--log-format",
@@ -188,7 +188,8 @@ def _add_audit_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_dra_options(parser: argparse.ArgumentParser) -> None:
+def add_dra_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the driver of Dynamic Resource Allocation."""
     _add_option(
         parser,
         "--dra-driver",

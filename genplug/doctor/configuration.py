@@ -20,7 +20,7 @@ from genplug.health.probes import kind_of
 from genplug.health.probes.exec import ExecCheck
 from genplug.observe.status_builder import collect_notes
 from genplug.spec.limits import MAX_SCAN_SECONDS
-from genplug.spec.model import Config
+from genplug.spec.model import Config, Serve
 
 MAX_ERRORS = 3
 """Errors of a configuration that a finding contains; ``genplug validate`` prints all."""
@@ -83,6 +83,7 @@ def _list_resources(config: Config, inventory: Inventory) -> Iterator[Configured
 
 def _find_needs(config: Config, inventory: Inventory, host: Host) -> Needs:
     resources = config.resources.values()
+    has_dra = any(resource.serve is Serve.DRA for resource in resources)
     kinds = [kind_of(probe.check) for resource in resources for probe in resource.health.probes]
     bound = [
         probe
@@ -94,8 +95,9 @@ def _find_needs(config: Config, inventory: Inventory, host: Host) -> Needs:
     return Needs(
         kernel_log=any(kind.listening and kind.listening.stream is EventStream.KERNEL_LOG for kind in kinds),
         open_probes=any(kind.polling and kind.polling.effect is Effect.OPEN for kind in kinds),
-        cdi=any(resource.allocate.injects_by_cdi or resource.allocate.cdi_devices for resource in resources),
-        cdi_files=any(resource.allocate.injects_by_cdi for resource in resources),
+        cdi=has_dra or any(item.allocate.injects_by_cdi or item.allocate.cdi_devices for item in resources),
+        cdi_files=has_dra or any(resource.allocate.injects_by_cdi for resource in resources),
+        dra=has_dra,
         programs=tuple(dict.fromkeys(_list_programs(config))),
         read_probes=len(bound) - calls,
         call_probes=calls,

@@ -78,6 +78,17 @@ class Kubelet(Struct, frozen=True):
     features: Mapping[str, bool] = {}
 
 
+class Driver(Struct, frozen=True):
+    """The directories and the account of a driver of Dynamic Resource Allocation (DRA).
+
+    ``directory_errors`` are why it cannot use its directories, and ``account_error`` is why it cannot connect to the
+    API server; both are empty if it can.
+    """
+
+    directory_errors: tuple[str, ...] = ()
+    account_error: str = ""
+
+
 class Process(Struct, frozen=True):
     """The identity and the limits of this process.
 
@@ -183,7 +194,9 @@ class Needs(Struct, frozen=True):
     """Whether a probe of the kind ``open`` opens device nodes."""
     cdi: bool = False
     cdi_files: bool = False
-    """Whether the agent writes CDI files (``inject: cdi``)."""
+    """Whether the agent writes CDI files (``inject: cdi`` or ``serve: dra``)."""
+    dra: bool = False
+    """Whether Dynamic Resource Allocation serves a resource."""
     programs: tuple[str, ...] = ()
     read_probes: int = 0
     """Probes that read files or open device nodes, counted for each device."""
@@ -218,6 +231,7 @@ class Facts(Struct, frozen=True):
     kubelet_socket: Known[Socket]
     pod_resources: Known[Socket]
     kubelet: Known[Kubelet]
+    driver: Known[Driver]
     registered: Known[Mapping[str, frozenset[str]]]
     process: Known[Process]
     security: Known[SecurityModules]

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from genplug.doctor.bounded import BoundedRead
 from genplug.doctor.configuration import read_configuration
+from genplug.doctor.driver import read_driver
 from genplug.doctor.facts import Clock, Facts, Known, Machine, Unknown
 from genplug.doctor.kubelet import (
     read_kubelet,
@@ -58,6 +59,7 @@ def gather_facts(machine: Machine, seconds: float = FACT_SECONDS, scan_seconds: 
     plugins = start("the directory of the device plugins", read_plugins_directory)
     kubelet_socket = start("the socket of the kubelet", read_kubelet_socket)
     pod_resources = start("the pod-resources socket", read_pod_resources_socket)
+    driver = start("the directories of DRA drivers", read_driver)
     registered = start("the checkpoint of the kubelet", read_registered)
     process = start("the identity of this process", read_process)
     security = start("the security modules", read_security)
@@ -76,6 +78,7 @@ def gather_facts(machine: Machine, seconds: float = FACT_SECONDS, scan_seconds: 
         kubelet_socket=kubelet_socket(),
         pod_resources=pod_resources(),
         kubelet=kubelet(),
+        driver=driver(),
         registered=registered(),
         process=process(),
         security=security(),

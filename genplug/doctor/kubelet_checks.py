@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from genplug.doctor.facts import Facts, Unknown, require
+from genplug.doctor.facts import Facts, Needs, Unknown, require
 from genplug.doctor.findings import Observation, Registry, error, ok, unknown, warning
 from genplug.kubelet.plugin_dir import SOCKET_PREFIX
 
 REGISTRY = Registry("kubelet")
 _MAX_SHOWN = 5
+_NO_DRA = "the configuration does not use Dynamic Resource Allocation"
 
 
 @REGISTRY.add(
@@ -79,8 +80,8 @@ def check_root_dir(facts: Facts) -> Iterator[Observation]:
 @REGISTRY.add(
     "kubelet-features",
     title="The feature gates that genplug needs are not disabled in the configuration file of the kubelet.",
-    why="A kubelet without KubeletPodResources does not report the use of devices, and without DevicePluginCDIDevices "
-    "it does not pass CDI devices to the container runtime.",
+    why="A kubelet without KubeletPodResources does not report the use of devices, without DevicePluginCDIDevices it "
+    "does not pass CDI devices to the container runtime, and without DynamicResourceAllocation it has no DRA drivers.",
 )
 def check_features(facts: Facts) -> Iterator[Observation]:
     """Check the feature gates."""
@@ -89,8 +90,9 @@ def check_features(facts: Facts) -> Iterator[Observation]:
         yield unknown("the configuration file of the kubelet is not visible")
         return
     configuration = facts.configuration
-    needs_cdi = not isinstance(configuration, Unknown) and configuration.needs.cdi
-    needed = {"DevicePlugins": True, "KubeletPodResources": False, "DevicePluginCDIDevices": needs_cdi}
+    needs = Needs() if isinstance(configuration, Unknown) else configuration.needs
+    needed = {"DevicePlugins": True, "KubeletPodResources": False, "DevicePluginCDIDevices": needs.cdi}
+    needed |= {"DynamicResourceAllocation": True} if needs.dra else {}
     disabled = [name for name in needed if kubelet.features.get(name) is False]
     for name in disabled:
         report = error if needed[name] else warning
@@ -98,6 +100,51 @@ def check_features(facts: Facts) -> Iterator[Observation]:
         yield report(f"{kubelet.config_file} disables the feature gate {name}", action)
     if not disabled:
         yield ok(f"{kubelet.config_file} disables no feature that genplug needs")
+
+
+@REGISTRY.add(
+    "dra-directories",
+    title="The directories of the DRA driver and of its CDI files are writable, if the configuration has `serve: dra`.",
+    why="The kubelet finds the driver by a socket in plugins_registry, and the driver keeps the records of prepared "
+    "claims in plugins/<driver>.",
+)
+def check_driver_directories(facts: Facts) -> Iterator[Observation]:
+    """Check the directories of the driver."""
+    if not _has_dra(facts):
+        yield ok(_NO_DRA)
+        return
+    errors = require(facts.driver).directory_errors
+    action = (
+        "pass the --root-dir of the kubelet with --kubelet-dir, and mount the directories read-write; those of the "
+        "kubelet need the path that they have on the host (in the chart: daemonset.kubeletDir and dra.enabled)"
+    )
+    for text in errors:
+        yield error(text, action)
+    if not errors:
+        settings = facts.machine.settings
+        yield ok(f"the driver {settings.dra_driver} can use {settings.kubelet_dir} and {settings.cdi_dir}")
+
+
+@REGISTRY.add(
+    "api-server-account",
+    title="The address of the API server, its certificate and a token are readable, if the configuration has "
+    "`serve: dra`.",
+    why="The agent publishes devices at the API server, and reads from it which devices a claim has got.",
+)
+def check_account(facts: Facts) -> Iterator[Observation]:
+    """Check the service account."""
+    if not _has_dra(facts):
+        yield ok(_NO_DRA)
+        return
+    if text := require(facts.driver).account_error:
+        action = "run the command in the pod of the agent; in the chart, dra.enabled: always mounts the token"
+        yield error(text, action)
+    else:
+        yield ok(f"{facts.machine.settings.account_dir} has a token for the API server")
+
+
+def _has_dra(facts: Facts) -> bool:
+    return not isinstance(facts.configuration, Unknown) and facts.configuration.needs.dra
 
 
 @REGISTRY.add(

@@ -145,6 +145,8 @@ complete -c genplug -n '_shtab_genplug_using doctor' -l root -xka "(__fish_compl
 complete -c genplug -n '_shtab_genplug_using doctor' -l cdi-dir -xka "(__fish_complete_directories)" -d 'directory on the host for the CDI files of '"'"'inject: cdi'"'"''
 complete -c genplug -n '_shtab_genplug_using doctor' -l cdi-search-dirs -x -d 'directories on the host from which the container runtime reads CDI files ('"'"'cdi_spec_dirs'"'"' in its configuration), separated by '"'"':'"'"', by increasing priority'
 complete -c genplug -n '_shtab_genplug_using doctor' -l node-name -x -d 'name of the Kubernetes node'
+complete -c genplug -n '_shtab_genplug_using doctor' -l dra-driver -x -d 'name of the driver of Dynamic Resource Allocation, for resources with '"'"'serve: dra'"'"''
+complete -c genplug -n '_shtab_genplug_using doctor' -l service-account-dir -xka "(__fish_complete_directories)" -d 'directory with the token and the certificates for the API server, for resources with '"'"'serve: dra'"'"''
 complete -c genplug -n '_shtab_genplug_using doctor' -l check -x -d 'run only this check'
 complete -c genplug -n '_shtab_genplug_using doctor' -l list -d 'list the checks and exit'
 complete -c genplug -n '_shtab_genplug_using doctor' -s o -l output -xka "table wide json yaml" -d 'format of the output'

@@ -147,6 +147,8 @@ _shtab_genplug_doctor_options=(
   "--cdi-dir[directory on the host for the CDI files of \'inject\: cdi\']:DIR:_files -/"
   "--cdi-search-dirs[directories on the host from which the container runtime reads CDI files (\'cdi_spec_dirs\' in its configuration), separated by \'\:\', by increasing priority]:DIR:DIR:"
   "--node-name[name of the Kubernetes node]:NAME:"
+  "--dra-driver[name of the driver of Dynamic Resource Allocation, for resources with \'serve\: dra\']:NAME:"
+  "--service-account-dir[directory with the token and the certificates for the API server, for resources with \'serve\: dra\']:DIR:_files -/"
   "*--check[run only this check]:NAME:"
   "--list[list the checks and exit]"
   {-o,--output}"[format of the output]:output:(table wide json yaml)"

@@ -13,6 +13,7 @@ from genplug.doctor.facts import (
     Clock,
     Configuration,
     ConfiguredResource,
+    Driver,
     Facts,
     Inotify,
     Kubelet,
@@ -34,6 +35,7 @@ GOLDEN = Path(__file__).parent / "golden"
 ERROR, WARNING, OK, UNKNOWN = Severity.ERROR, Severity.WARNING, Severity.OK, Severity.UNKNOWN
 IN_CONTAINER = Machine(Settings((), root=Path("/host")))
 CDI = replace(CONFIGURATION, needs=Needs(cdi=True, cdi_files=True))
+DRA = replace(CONFIGURATION, needs=Needs(cdi=True, cdi_files=True, dra=True))
 
 
 def with_configuration(configuration: Configuration) -> Facts:
@@ -77,6 +79,24 @@ BAD: list[tuple[str, Facts, Severity, str]] = [
         replace(FACTS, kubelet=Kubelet("", "/c", {"DevicePluginCDIDevices": False}), configuration=CDI),
         ERROR,
         "DevicePluginCDIDevices",
+    ),
+    (
+        "kubelet-features",
+        replace(FACTS, kubelet=Kubelet("", "/c", {"DynamicResourceAllocation": False}), configuration=DRA),
+        ERROR,
+        "DynamicResourceAllocation",
+    ),
+    (
+        "dra-directories",
+        replace(FACTS, driver=Driver(("/k/plugins_registry does not exist",)), configuration=DRA),
+        ERROR,
+        "/k/plugins_registry does not exist",
+    ),
+    (
+        "api-server-account",
+        replace(FACTS, driver=Driver(account_error="no token"), configuration=DRA),
+        ERROR,
+        "no token",
     ),
     (
         "kubelet-features",
@@ -173,7 +193,14 @@ def test_every_check_is_ok_on_a_machine_that_is_ready() -> None:
     for finding in run_checks(CHECKS, FACTS):
         assert finding.severity is OK, finding
         assert finding.observation.found
-    assert not run_check("cdi", replace(FACTS, configuration=CDI))[0].observation.action
+    for name in ("cdi", "kubelet-features", "dra-directories", "api-server-account"):
+        assert run_check(name, replace(FACTS, configuration=DRA))[0].severity is OK
+
+
+def test_driver_matters_only_for_a_resource_that_it_serves() -> None:
+    facts = replace(FACTS, driver=Driver(("/k is missing",), "no token"), configuration=CDI)
+    for name in ("dra-directories", "api-server-account"):
+        expect_finding(name, facts, OK, "does not use Dynamic Resource Allocation")
 
 
 @pytest.mark.parametrize(("name", "facts", "severity", "text"), BAD)
@@ -226,8 +253,9 @@ def test_unknown_facts_are_unknown_findings_and_no_error() -> None:
     unknown = {name: Unknown("it hangs") for name in Facts.__struct_fields__ if name != "machine"}
     findings = run_checks(CHECKS, Facts(machine=FACTS.machine, **unknown))
     assert {finding.severity for finding in findings} == {UNKNOWN, OK}
-    # Without a configuration, CDI is not needed; without --root, nothing has to propagate.
-    assert [finding.check.name for finding in findings if finding.severity is OK] == ["mount-propagation", "cdi"]
+    # Without a configuration, neither CDI nor a driver is needed; without --root, nothing has to propagate.
+    expected = ["dra-directories", "api-server-account", "mount-propagation", "cdi"]
+    assert [finding.check.name for finding in findings if finding.severity is OK] == expected
     assert Report(findings, None).is_ready
 
 
