@@ -50,6 +50,10 @@ def format_status(status: JSON, output: str, *, is_brief: bool) -> str:
     parts = ["\n".join(_format_line(line, is_wide=is_wide) for line in _summary_lines(status))]
     if not is_brief:
         parts.append(_format_resources(status["resources"], is_wide=is_wide))
+        if dra := status.get("dra"):
+            from genplug.cli.status_dra import format_dra  # noqa: PLC0415 - most agents have no driver
+
+            parts += format_dra(dra, is_wide=is_wide)
     if is_wide and not is_brief:
         parts += [_format_devices(resource) for resource in status["resources"]]
     return "\n\n".join(part for part in parts if part)
@@ -79,6 +83,10 @@ def _summary_lines(status: JSON) -> Iterator[str]:
     yield from (Painted(f"  warning: {reason}", Style.WARNING) for reason in status["unwatched"])
     if (audit := status.get("audit")) and audit["error"]:
         yield Painted(f"  warning: audit log: {audit['error']}", Style.WARNING)
+    if dra := status.get("dra"):
+        from genplug.cli.status_dra import list_dra_lines  # noqa: PLC0415 - most agents have no driver
+
+        yield from list_dra_lines(dra)
     yield from _health_lines(status["health"])
 
 
@@ -156,7 +164,8 @@ def _remarks(resource: JSON, *, is_wide: bool) -> Iterator[str]:
     elif not resource["registered"]:
         reason = resource["reason"] or f"the kubelet has not opened a stream yet (phase {resource['phase']})"
         style = Style.FAINT if resource["hasNoInstances"] else Style.ERROR
-        yield Painted(f"not registered: {reason}", style)
+        state = "not published" if resource["phase"] == "unpublished" else "not registered"
+        yield Painted(f"{state}: {reason}", style)
     if (
         not resource["removed"]
         and resource["expected"] is not None

@@ -104,6 +104,20 @@ class DraStatus(Struct, frozen=True):
     claims: tuple[ClaimStatus, ...]
     damaged: int
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The errors that an operator should know, in addition to those of the readiness."""
+        found = []
+        if self.error:
+            found.append(f"the driver {self.driver} is not registered: {self.error}")
+        if self.publish_error:
+            found.append(f"ResourceSlices: {self.publish_error}")
+        if not self.keeps_taints:
+            found.append("the API server does not keep taints, so unhealthy devices are not published")
+        if self.damaged:
+            found.append(f"{self.damaged} damaged records of claims; see the event record_bad in the log")
+        return tuple(found)
+
     def as_json(self) -> dict[str, object]:
         """Return the part of the document for Dynamic Resource Allocation."""
         return {

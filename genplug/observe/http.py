@@ -178,6 +178,9 @@ class StatusServer:
             if status.audit is not None and status.audit.error:
                 reason = escape_line(f"audit log: {status.audit.error}")
                 lines.append(f"[!] {reason if is_local else 'the audit log cannot be written'}")
+            if status.dra is not None and (warnings := status.dra.warnings):
+                texts = warnings if is_local else ("Dynamic Resource Allocation has warnings",)
+                lines += [f"[!] {escape_line(text)}" for text in texts]
             config = status.config
             if config.error and config.loaded_at is not None:
                 lines.append("[!] the newest configuration is invalid, so the previous configuration remains active:")

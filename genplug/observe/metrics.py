@@ -3,7 +3,7 @@
 import platform
 from collections import Counter as Counted
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from genplug.health.status import MonitorStatus
 from genplug.lean_imports import replace_modules
@@ -24,6 +24,9 @@ with replace_modules("gzip", "http.server", "socketserver", "ssl", "urllib.reque
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from genplug.observe.dra_status import DraStatus
 
 __all__ = ["Metrics", "choose_encoder"]
 
@@ -256,6 +259,36 @@ class _StatusCollector(Collector):
             withheld.add_metric((scan.resource,), scan.withheld)
         yield from (devices, in_use, free, missing, omitted, registered, streams, stalled, conflicts, withheld)
         yield from _collect_health(status.health)
+        if status.dra is not None:
+            yield from _collect_dra(status.dra)
+
+
+def _collect_dra(dra: "DraStatus") -> Iterable[Metric]:
+    yield GaugeMetricFamily(
+        "genplug_dra_registered",
+        "1 if the kubelet has registered the driver of Dynamic Resource Allocation.",
+        int(dra.is_registered),
+    )
+    yield GaugeMetricFamily(
+        "genplug_dra_publish_failing",
+        "1 if the last request of the publisher to the API server failed.",
+        int(bool(dra.publish_error)),
+    )
+    yield GaugeMetricFamily("genplug_dra_prepared_claims", "Prepared ResourceClaims.", len(dra.claims))
+    slices = GaugeMetricFamily("genplug_dra_slices", "ResourceSlices of the resource.", labels=("resource",))
+    devices = GaugeMetricFamily(
+        "genplug_dra_devices",
+        "Devices of the resource: published with and without a taint, withheld for pods, and left out otherwise.",
+        labels=("resource", "state"),
+    )
+    for resource in dra.resources:
+        name, withheld = resource.resource, len(resource.withheld)
+        slices.add_metric((name,), resource.slices)
+        devices.add_metric((name, "published"), resource.devices - resource.tainted)
+        devices.add_metric((name, "tainted"), resource.tainted)
+        devices.add_metric((name, "withheld"), withheld)
+        devices.add_metric((name, "left_out"), max(len(resource.left_out) - withheld, 0))
+    yield from (slices, devices)
 
 
 def _collect_health(health: MonitorStatus) -> Iterable[Metric]:

@@ -1,15 +1,21 @@
 """Dynamic Resource Allocation by the whole agent, between a kubelet and an API server."""
 
+import importlib.util
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
-from genplug.testing.dra import DraError
+from genplug.observe.events import Event
+from genplug.testing.dra import DraError, DraKubelet
+from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
 from tests.contract.test_published_resources import build_serve_config
+from tests.support.agent_process import start_agent, wait_for_exit
 from tests.support.claims import DRIVER
-from tests.support.dra_node import DraNode, open_dra_node, wait_for_status
-from tests.support.resources import X, Y, plug_devices
+from tests.support.dra_node import NODE, DraNode, open_dra_node, wait_for_status
+from tests.support.resources import X, Y, plug_devices, write_policy
 
 pytestmark = pytest.mark.openssl
 
@@ -148,3 +154,164 @@ async def test_device_of_a_claim_is_offered_by_the_device_plugin_api_when_it_is_
         await kubelet.wait_for_list(X, healthy={"x0", "x1"})
         await wait_for_status(agent, lambda status: status.dra is None)
         assert not (dra.node.kubelet_dir / "plugins_registry" / f"{DRIVER}-reg.sock").exists()
+
+
+async def test_process_publishes_over_tls_and_keeps_slices_and_claims_when_it_ends(dra: DraNode) -> None:
+    """DRA point 12."""
+    await dra.node.kubelet.start()
+    dra.node.write_config(X_BY_DRA)
+    options = ("--node-name", NODE, "--service-account-dir", str(dra.account), "--listen", "127.0.0.1:0")
+    async with start_agent(dra.node, *options) as process:
+        await dra.wait_published(X, "x0", "x1")
+        claim = dra.allocate(1, X, "x1")
+        await dra.kubelet.prepare("pod", claim)
+        process.terminate()
+        assert await wait_for_exit(process) == 0
+    assert sorted(dra.devices(X)) == ["x0", "x1"]
+    assert (dra.record(claim).exists(), dra.cdi_file(claim).exists()) == (True, True)
+    driver = dra.node.kubelet_dir / "plugins" / DRIVER
+    assert sorted(path.name for path in driver.iterdir()) == ["claims"]
+    assert list((dra.node.kubelet_dir / "plugins_registry").iterdir()) == []
+
+
+async def test_kubelet_without_drivers_is_reported_and_other_resources_are_served(dra: DraNode) -> None:
+    """DRA point 24."""
+    await dra.kubelet.stop()
+    async with (
+        DraKubelet(dra.node.kubelet_dir, version=(1, 30), loop_seconds=0.01),
+        dra.run_agent(X_BY_DRA) as agent,
+    ):
+        await next_event(record_events(agent), Event.DRA_UNSUPPORTED)
+        await dra.node.kubelet.wait_for_list(Y, healthy={"y0"})
+        [reason] = agent.status.unready
+        assert reason.startswith(f"{X}: not published: the driver {DRIVER} is not registered: the kubelet refuses")
+        assert not dra.server.slices()
+
+
+async def test_agent_outside_of_a_pod_states_what_it_needs(dra: DraNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
+    async with dra.run_agent(X_BY_DRA) as agent:
+        event = await next_event(record_events(agent), Event.API_SERVER_AWAY)
+        assert "expected the address of the API server in KUBERNETES_SERVICE_HOST" in event.text
+        await dra.node.kubelet.wait_for_list(Y, healthy={"y0"})
+        [reason] = agent.status.unready
+        assert reason.endswith("run the agent in a pod, or set both variables")
+
+
+async def test_attribute_of_the_domain_of_the_driver_is_not_published(dra: DraNode) -> None:
+    publish = "serve: dra, publish: {attributes: {dra.example.com/model: a}},"
+    async with dra.run_agent(X_BY_DRA.replace("serve: dra,", publish), dra_driver="dra.example.com") as agent:
+        await dra.kubelet.wait_registered("dra.example.com")
+        await wait_for_status(agent, lambda status: status.is_ready)
+        assert agent.status.dra is not None
+        [published] = agent.status.dra.resources
+        assert {note.id: note.text for note in published.left_out} == dict.fromkeys(
+            ("x0", "x1"),
+            "publish.attributes: expected a name without the domain of the driver, found 'dra.example.com/model'; "
+            "write 'model'",
+        )
+
+
+async def test_devices_of_a_resource_with_a_program_are_published_when_its_last_pod_has_ended(dra: DraNode) -> None:
+    """DRA point 21."""
+    policy = write_policy(dra.node, "exec: {allow: [/bin/true]}")
+    by_device_plugin, by_dra = (
+        config.replace("example.com/x: {", "example.com/x: {preStart: {exec: {command: [/bin/true]}}, ")
+        for config in (X_BY_DEVICE_PLUGIN, X_BY_DRA)
+    )
+    async with dra.run_agent(by_device_plugin, policy=policy) as agent:
+        await dra.node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        await dra.node.kubelet.admit(X, pod="user")
+        dra.node.write_config(by_dra)
+        await wait_for_status(agent, lambda status: status.dra is not None and status.is_ready)
+        assert agent.status.dra is not None
+        [published] = agent.status.dra.resources
+        assert (published.devices, [note.id for note in published.left_out]) == (0, ["x0", "x1"])
+        await dra.node.kubelet.remove_pod("user")
+        await dra.wait_published(X, "x0", "x1")
+
+
+def test_agent_without_resources_of_dra_imports_nothing_of_it() -> None:
+    """DRA point 25."""
+    script = """
+import sys
+from genplug.cli.run import import_serving
+import_serving()
+import asyncio
+from genplug.testing.node.fake_node import FakeNode
+
+async def run():
+    async with FakeNode() as node:
+        node.plug("/dev/x0")
+        async with node.run_agent(sys.argv[1], node_name="node-1", listen=("127.0.0.1", 0)) as agent:
+            await node.kubelet.wait_for_list("example.com/x", healthy={"x0"})
+            await node.kubelet.admit("example.com/x")
+            assert agent.status.as_json()["dra"] is None
+
+asyncio.run(run())
+print(*sorted(sys.modules))
+"""
+    config = build_serve_config(x="devicePlugin")
+    done = subprocess.run([sys.executable, "-c", script, config], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split())
+    assert {"genplug.agent.driver", "genplug.kubelet.endpoint"} <= imported
+    unexpected = {
+        "genplug.agent.claim_files",
+        "genplug.agent.claims",
+        "genplug.agent.driver_service",
+        "genplug.agent.publisher",
+        "genplug.agent.publisher_state",
+        "genplug.allocation.claim_cdi",
+        "genplug.allocation.claims",
+        "genplug.allocation.published",
+        "genplug.allocation.slice_plan",
+        "genplug.allocation.slices",
+        "genplug.cluster",
+        "genplug.kubelet.driver",
+        "genplug.observe.dra_status",
+        "h11",
+        "ssl",
+    }
+    assert all(importlib.util.find_spec(name) for name in unexpected)
+    assert not unexpected & imported
+
+
+async def test_device_of_a_pod_by_an_alias_is_withheld_from_claims_and_the_reverse(dra: DraNode) -> None:
+    alias, kubelet = "example.com/old", dra.node.kubelet
+    by_device_plugin, by_dra = (
+        config.replace("example.com/x: {", f"example.com/x: {{aliases: [{alias}], ")
+        for config in (X_BY_DEVICE_PLUGIN, X_BY_DRA)
+    )
+    async with dra.run_agent(by_device_plugin):
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        await kubelet.wait_for_list(alias, healthy={"x0", "x1"})
+        await kubelet.admit(alias, pod="user", ids={"x0"})
+        dra.node.write_config(by_dra)
+        await dra.wait_published(X, "x1")
+        await kubelet.remove_pod("user")
+        await dra.wait_published(X, "x0", "x1")
+        await dra.kubelet.prepare("pod", dra.allocate(1, X, "x0"))
+        dra.node.write_config(by_device_plugin)
+        await kubelet.wait_for_list(alias, healthy={"x1"})
+        await kubelet.wait_for_list(X, healthy={"x1"})
+        await dra.kubelet.unprepare("pod")
+        await kubelet.wait_for_list(alias, healthy={"x0", "x1"})
+
+
+async def test_hardware_of_a_claim_gets_no_other_device_id_before_it_is_unprepared(dra: DraNode) -> None:
+    config = X_BY_DRA.replace("/dev/x*", "/dev/by-id/*")
+    dra.node.link("/dev/by-id/first", "/dev/x0")
+    async with dra.run_agent(config) as agent:
+        await dra.server.wait_for(lambda: len(dra.devices(X)) == 1)
+        [first] = dra.devices(X)
+        claim = dra.allocate(1, X, first)
+        await dra.kubelet.prepare("pod", claim)
+        entries = record_events(agent)
+        dra.node.unplug("/dev/by-id/first")
+        dra.node.link("/dev/by-id/second", "/dev/x0")
+        await next_event(entries, Event.DEVICE_WITHHELD)
+        dra.node.link("/dev/by-id/third", "/dev/x1")
+        await dra.server.wait_for(lambda: any("third" in name for name in dra.devices(X)))
+        assert not any("second" in name for name in dra.devices(X))
+        await dra.kubelet.unprepare("pod")
+        await dra.server.wait_for(lambda: any("second" in name for name in dra.devices(X)))

@@ -11,6 +11,7 @@ from genplug.observe import http
 from genplug.observe.events import Event, EventLog
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import AuditStatus, ConfigStatus, ResourceStatus, ScanStatus, Status
+from tests.support.dra_status import DRA
 from tests.support.pages import inline_code, read_page, table_rows
 
 PAGE = read_page("metrics")
@@ -32,7 +33,9 @@ HEALTH = MonitorStatus(
     warnings=(ProbeWarning("a.io/x", "heat", "is '90', expected at most 80", ("x0",)),),
 )
 AUDIT = AuditStatus("/var/log/genplug", 1, 0, "")
-STATUS = Status("1.2.3", "node-1", ConfigStatus(), "", (RESOURCE,), HEALTH, (ScanStatus("a.io/x"),), audit=AUDIT)
+STATUS = Status(
+    "1.2.3", "node-1", ConfigStatus(), "", (RESOURCE,), HEALTH, (ScanStatus("a.io/x"),), audit=AUDIT, dra=DRA
+)
 
 
 def served() -> dict[str, tuple[str, set[str]]]:

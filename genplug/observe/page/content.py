@@ -8,6 +8,7 @@ for a screen reader; bars and tiles are an overview of the tables.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2s
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from genplug.observe.health_history import (
     BOTH,
@@ -22,6 +23,9 @@ from genplug.observe.health_history import (
 from genplug.observe.page.elements import Child, Element, build_element
 from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
 from genplug.observe.text import format_time, summarize_probes, summarize_texts
+
+if TYPE_CHECKING:
+    from genplug.observe.dra_status import DraStatus, PublishedStatus
 
 MAX_DEVICES = 500
 """Devices on the page, unhealthy devices first; each of them is about 1.5 KB of HTML. The rest is counted."""
@@ -67,6 +71,8 @@ def build_sections(status: Status, entries: Entries, clock: Clock) -> Iterator[t
         if resource.devices:
             yield _section_id(resource), _build_devices(resource, shown[resource.name], entries, clock)
     yield "containers", _build_containers(status.resources)
+    if status.dra is not None:
+        yield "dra", _build_dra(status.dra)
 
 
 def describe_changes(previous: Status, current: Status) -> str:
@@ -368,6 +374,59 @@ def _build_containers(resources: Sequence[ResourceStatus]) -> Element:
         id="containers",
         aria_label="Containers",
     )
+
+
+def _build_dra(dra: "DraStatus") -> Element:
+    resources: list[tuple[str, list[Child | None]]] = [
+        (
+            "",
+            [
+                resource.resource,
+                str(resource.slices),
+                str(resource.devices),
+                str(resource.tainted),
+                _build_remarks(list(_list_left_out(resource))),
+            ],
+        )
+        for resource in dra.resources
+    ]
+    claims: list[tuple[str, list[Child | None]]] = [
+        (
+            "",
+            [
+                f"{claim.namespace}/{claim.name}",
+                "not known" if claim.pods is None else ", ".join(claim.pods) or "none",
+                ", ".join(f"{device.resource} {device.id}" for device in claim.devices),
+            ],
+        )
+        for claim in dra.claims[:MAX_USES]
+    ]
+    hidden = len(dra.claims) - len(claims)
+    headings = ("Resource", "ResourceSlices", "Devices", "Tainted", "Not published")
+    facts = (("Driver", dra.driver), ("Registered since", _build_time(dra.registered_at)), ("State", dra.phase))
+    return build_element(
+        "section",
+        build_element("h2", "Dynamic Resource Allocation"),
+        build_element(
+            "dl",
+            *(build_element("div", build_element("dt", term), build_element("dd", value)) for term, value in facts),
+        ),
+        _build_reasons("Warnings of the driver", dra.warnings),
+        _build_table("Published resources", headings, resources) if resources else None,
+        _build_table("Prepared claims", ("Claim", "Pods", "Devices"), claims) if claims else None,
+        build_element("p", f"{hidden} more claims are not shown.") if hidden else None,
+        id="dra",
+        aria_label="Dynamic Resource Allocation",
+    )
+
+
+def _list_left_out(resource: "PublishedStatus") -> Iterator[str]:
+    if resource.refusal:
+        yield f"refused: {resource.refusal}"
+    reasons = summarize_texts(note.text for note in resource.left_out)
+    yield from reasons[:MAX_REASONS]
+    if len(reasons) > MAX_REASONS:
+        yield f"{len(reasons) - MAX_REASONS} more; 'genplug status -o wide' shows all"
 
 
 def _build_table(caption: str, headings: Sequence[str], rows: Iterable[tuple[str, Sequence[Child | None]]]) -> Element:

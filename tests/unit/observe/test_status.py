@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from genplug.health.status import MonitorStatus, PoolStatus, ProbeError, ProbeWarning
 from genplug.kubelet.reports import DeviceUse
 from genplug.observe.status import ConfigStatus, DeviceStatus, ListChange, Refusal, ResourceStatus, ScanStatus, Status
+from tests.support.dra_status import DRA
 from tests.support.golden import check_golden
 from tests.support.outputs import check_output
 
@@ -84,7 +85,7 @@ SCANS = (
 )
 FAILURES = ("the device scanner failed and is started again: ValueError('a defect')",)
 RESOURCES = (LIVE, WAITING, REMOVED, WITHOUT_INSTANCES)
-STATUS = Status("0.1.0", "node-1", CONFIG, "", RESOURCES, HEALTH, SCANS, FAILURES, UNWATCHED)
+STATUS = Status("0.1.0", "node-1", CONFIG, "", RESOURCES, HEALTH, SCANS, FAILURES, UNWATCHED, dra=DRA)
 
 
 def test_document_has_the_format_of_its_schema() -> None:
