@@ -127,7 +127,7 @@ def test_dra_is_rejected_before_kubernetes_1_34_dra_24(helm: str) -> None:
 
 
 def test_device_classes_are_those_of_the_plan() -> None:
-    aliases = ["old.example/Thing_A", "vendor.example/other"]
+    aliases = ["old.example/Thing_.A", "vendor.example/other"]
     own = nest_value(("pools", "lab", "config", "resources", THING, "aliases"), aliases)
     found = list_classes(render_lab(own, {"dra": {"driverName": "d.example"}}))
     text = f"""
@@ -139,7 +139,7 @@ def test_device_classes_are_those_of_the_plan() -> None:
     resource = load_text(text, "plan.yaml").resources[THING]
     assert list(found) == sorted(found)
     assert found == {manifest["metadata"]["name"]: manifest for manifest in build_device_classes(resource, "d.example")}
-    assert set(found) == {"thing.vendor.example", "thing-a.old.example", "other.vendor.example"}
+    assert set(found) == {"thing.vendor.example", "thing.a.old.example", "other.vendor.example"}
 
 
 def test_device_classes_are_those_of_the_values() -> None:
@@ -227,7 +227,9 @@ def test_pod_in_the_notes_has_a_claim_if_dra_serves_all_resources(tmp_path: Path
 
 
 def test_notes_warn_that_the_admission_policy_does_not_restrict_claims(tmp_path: Path) -> None:
-    policy = {"admissionPolicy": {"enabled": True, "resources": {THING: ["lab"]}}}
+    policy: dict[str, Any] = {"admissionPolicy": {"enabled": True, "resources": {THING: ["lab"]}}}
     text = "admissionPolicy.resources does not restrict claims"
     assert text in render_notes(merge_values(merge_values(MINIMAL, LAB), policy), tmp_path)
     assert text not in render_notes(merge_values(MINIMAL, policy), tmp_path)
+    policy["admissionPolicy"]["enabled"] = False
+    assert text not in render_notes(merge_values(merge_values(MINIMAL, LAB), policy), tmp_path)
