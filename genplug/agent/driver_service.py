@@ -82,6 +82,8 @@ class DriverService:
             self._count_request,
         )
         self._claims: Claims | None = None
+        self._restore_error = ""
+        """Why the claims of earlier processes cannot be read, empty if they can be."""
         self._driver: Driver | None = None
         self._publisher: Publisher | None = None
         self._registration = Registration.WAITING
@@ -191,7 +193,9 @@ class DriverService:
             claims = Claims(files, self._calls, inputs, self._on_report)
             await claims.restore()
         except (ClaimStorageError, HangError) as error:
-            log_driver_report(self._event_log, DriverNotServing(self._name, str(error), RETRY_SECONDS))
+            if str(error) != self._restore_error:
+                self._restore_error = str(error)
+                log_driver_report(self._event_log, DriverNotServing(self._name, str(error), RETRY_SECONDS))
             return str(error)
         self._claims = claims
         self._hooks.on_claims_changed()

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from genplug.agent import driver
 from genplug.observe.events import Event
 from genplug.testing.dra import DraError, DraKubelet
 from genplug.testing.node.events import next_event, record_events
@@ -315,3 +316,57 @@ async def test_hardware_of_a_claim_gets_no_other_device_id_before_it_is_unprepar
         assert not any("second" in name for name in dra.devices(X))
         await dra.kubelet.unprepare("pod")
         await dra.server.wait_for(lambda: any("second" in name for name in dra.devices(X)))
+
+
+async def test_agent_publishes_many_devices_with_few_requests(dra: DraNode) -> None:
+    """DRA point 1."""
+    resources = [f"r{number}" for number in range(10)]
+    plug_devices(dra.node, *(f"{name}-{number}" for name in resources for number in range(100)))
+    config = build_serve_config(**dict.fromkeys(resources, "dra")).replace("*'", "-*'")
+    async with dra.run_agent(config) as agent:
+        await wait_for_status(agent, lambda status: status.is_ready)
+        assert len(dra.server.slices()) == 20
+        assert sum(len(dra.devices(f"example.com/{name}")) for name in resources) == 1000
+        assert len(dra.server.requests) <= 40
+
+
+async def test_unhealthy_device_is_not_published_where_the_api_server_drops_taints(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DRA point 19."""
+    plug_devices(node, "x0", "x1")
+    config = build_serve_config(x="dra").replace(
+        "serve: dra,", "serve: dra, health: {removalGracePeriodSeconds: 3600},"
+    )
+    async with open_dra_node(node, monkeypatch, version=(1, 34)) as dra, dra.run_agent(config) as agent:
+        await dra.wait_published(X, "x0", "x1")
+        dra.node.unplug("/dev/x0")
+        await dra.wait_published(X, "x1")
+        assert agent.status.dra is not None
+        [published] = agent.status.dra.resources
+        assert [(note.id, note.text) for note in published.left_out] == [("x0", "/dev/x0 is gone")]
+        assert "the API server does not keep taints" in agent.status.dra.warnings[0]
+        dra.node.plug("/dev/x0")
+        await dra.wait_published(X, "x0", "x1")
+
+
+async def test_nothing_is_offered_before_the_records_of_claims_are_read(
+    dra: DraNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "RETRY_SECONDS", 0.05)
+    async with dra.run_agent(X_BY_DRA):
+        await dra.wait_published(X, "x0", "x1")
+        await dra.kubelet.prepare("pod", dra.allocate(1, X, "x1"))
+    records = dra.node.kubelet_dir / "plugins" / DRIVER / "claims"
+    hidden = records.rename(records.with_name("hidden"))
+    records.write_text("")
+    registrations = len(dra.node.kubelet.registrations)
+    async with dra.run_agent(X_BY_DEVICE_PLUGIN) as agent:
+        entries = record_events(agent)
+        event = await next_event(entries, Event.DRA_SERVE_FAILED)
+        assert f"the records of prepared claims in {records} cannot be restored" in event.text
+        assert any(reason.startswith("kubelet: the records of prepared claims") for reason in agent.status.unready)
+        assert len(dra.node.kubelet.registrations) == registrations
+        records.unlink()
+        hidden.rename(records)
+        await dra.node.kubelet.wait_for_list(X, healthy={"x0"})

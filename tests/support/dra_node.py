@@ -89,9 +89,11 @@ async def wait_for_status(agent: Agent, predicate: Callable[[Status], bool]) -> 
 
 
 @asynccontextmanager
-async def open_dra_node(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DraNode]:
-    """Run an API server and the DRA half of a kubelet; the environment is that of a pod."""
-    async with ApiServerStandIn() as server:
+async def open_dra_node(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int] = (1, 37)
+) -> AsyncIterator[DraNode]:
+    """Run an API server and the DRA half of a kubelet of a version; the environment is that of a pod."""
+    async with ApiServerStandIn(version=version) as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         server.add_node(NODE)
@@ -100,5 +102,5 @@ async def open_dra_node(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> Asyn
             server.wipe_slices(NODE, driver or "")
 
         account = server.write_account(node.directory / "account")
-        async with DraKubelet(node.kubelet_dir, loop_seconds=0.01, wipe=wipe) as kubelet:
+        async with DraKubelet(node.kubelet_dir, version=version, loop_seconds=0.01, wipe=wipe) as kubelet:
             yield DraNode(node, kubelet, server, account)
