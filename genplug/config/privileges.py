@@ -56,7 +56,7 @@ PROVISIONS: dict[NeedKind, Provision] = {
         "the directories plugins_registry and plugins/<driver> of the kubelet, writable, and a ServiceAccount that may "
         "write ResourceSlices",
         "dra.enabled: auto, the default; always for a ConfigMap that the chart does not create",
-        "not available: the driver uses the ServiceAccount of a pod",
+        "--service-account-dir with a token, and KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT",
     ),
     NeedKind.CDI_SEARCH_DIRS: Provision(
         "the directories of the CDI files of other programs, read-only",

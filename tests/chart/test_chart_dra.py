@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from genplug.allocation.device_class import build_device_classes
+from genplug.cli.doctor import parse_agent_arguments
 from genplug.config.load import load_text
 from tests.chart.test_chart_notes import render_notes
 from tests.chart.test_chart_pod import get_host_paths
@@ -96,6 +97,7 @@ def test_directories_of_another_kubelet_have_the_same_path_in_the_container() ->
     arguments = get_agent(daemonset)["args"]
     options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
     assert options["--dra-driver"] == "d.example"
+    assert parse_agent_arguments(arguments[1:]) is not None
     # The other sockets of the kubelet remain at the default paths in the container.
     assert options["--kubelet-dir"] == "/var/lib/k0s/kubelet"
     assert options["--device-plugins-dir"] == paths["/var/lib/kubelet/device-plugins"][0]
@@ -193,6 +195,17 @@ def test_policy_denies_slices_of_other_nodes_and_drivers_dra_18() -> None:
     ]
     binding = found["ValidatingAdmissionPolicyBinding", NAME]["spec"]
     assert binding == {"policyName": NAME, "validationActions": ["Deny"]}
+
+
+def test_account_of_other_pods_does_not_get_the_permissions() -> None:
+    account: dict[str, Any] = {"serviceAccount": {"create": False}}
+    with pytest.raises(
+        RenderError, match=r"(?s)the pools lab have .* ServiceAccount is `default`.*serviceAccount\.create"
+    ):
+        render_lab(account)
+    assert render(MINIMAL, account)
+    account["serviceAccount"]["name"] = "mine"
+    assert render_lab(account)["ClusterRoleBinding", NAME]["subjects"][0]["name"] == "mine"
 
 
 def test_network_policy_lets_pools_with_dra_connect_to_the_api_server() -> None:
