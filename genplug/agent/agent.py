@@ -8,6 +8,7 @@ fails stops no other task.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from genplug import __version__
@@ -26,6 +27,7 @@ from genplug.hardware.hung_paths import HungPaths
 from genplug.hardware.inotify import DirectoryWatcher
 from genplug.hardware.uevents import Uevent, UeventListener, affected_paths
 from genplug.kubelet.plugin_dir import PluginDirReplacedError
+from genplug.kubelet.reports import ClaimUse, DeviceUse
 from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import Status
 from genplug.observe.status_builder import build_scan_statuses
@@ -72,7 +74,7 @@ class Agent:
             wait_usage=self._wait_first_usage,
         )
         self._kubelet.listen_to_allocations(self._on_allocation)
-        self._kubelet.driver.hooks.on_prepared = self._on_allocation
+        self._kubelet.driver.hooks.on_prepared = self._on_prepared
         self._kubelet.driver.hooks.on_restored = self._submit_usage
         self._usage_poller = UsagePoller(settings, self.event_log, self._on_usage)
         self._unsubmitted_usage: tuple[Mapping[str, Iterable[str]], float] | None = None
@@ -230,7 +232,20 @@ class Agent:
         # Imported here: an agent without an audit log does not load its modules.
         from genplug.agent.audit_recorder import AuditRecorder  # noqa: PLC0415
 
-        return AuditRecorder(self.settings, host, paths, self.event_log, lambda: self._reloader.active)
+        return AuditRecorder(
+            self.settings, host, paths, self.event_log, lambda: self._reloader.active, self._find_claimed
+        )
+
+    def _find_claimed(self, uses: Iterable[ClaimUse]) -> Iterable[DeviceUse]:
+        """Return the devices of claims that containers use."""
+        dra = self._kubelet.driver.status
+        return () if dra is None else chain.from_iterable(dra.list_device_uses(uses).values())
+
+    def _on_prepared(self, resource: str, ids: Iterable[str]) -> None:
+        ids = tuple(ids)
+        self._scanner.record_allocation(resource, ids)
+        if self._audit is not None:
+            self._audit.on_allocation(resource, ids)
 
     def _listen(self, host: str, port: int) -> Callable[[], None]:
         # Imported here: an agent without HTTP endpoints does not load the metrics library.

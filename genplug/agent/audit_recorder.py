@@ -45,8 +45,8 @@ from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError, HungPaths
 from genplug.health.verdict import DeviceHealth
 from genplug.kubelet.client import CallError
-from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_device_uses
-from genplug.kubelet.reports import DeviceUse
+from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_uses
+from genplug.kubelet.reports import ClaimUse, DeviceUse
 from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.observe.status import AuditStatus
 from genplug.spec.limits import MAX_AUDIT_HARDWARE, MAX_AUDIT_IDS
@@ -114,10 +114,16 @@ def _guard(
 class AuditRecorder:
     """Records what happens on the node. It is created and used in the event loop of the agent."""
 
-    def __init__(
-        self, settings: Settings, host: Host, paths: HungPaths, event_log: EventLog, active: Callable[[], Config | None]
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts of the agent that it observes
+        self,
+        settings: Settings,
+        host: Host,
+        paths: HungPaths,
+        event_log: EventLog,
+        active: Callable[[], Config | None],
+        find_claimed: Callable[[Iterable[ClaimUse]], Iterable[DeviceUse]],
     ) -> None:
-        """``active`` returns the active configuration."""
+        """``active`` returns the active configuration, ``find_claimed`` the devices of claims that containers use."""
         if settings.audit_dir is None:
             raise ValueError("expected a directory for the audit log, found none")
         self._settings = settings
@@ -125,6 +131,7 @@ class AuditRecorder:
         self._host = host
         self._event_log = event_log
         self._active = active
+        self._find_claimed = find_claimed
         self._loop = asyncio.get_running_loop()
         self._writer = AuditWriter(settings.audit_dir, self._limits, self._on_open_in_thread)
         self._calls = BlockingCalls(paths)
@@ -217,6 +224,13 @@ class AuditRecorder:
             if known.get((resource, device)) != reason:
                 self._emit(RecordType.DEVICE_WITHHELD, _device_fields(resource, device, reason))
 
+    def on_allocation(self, resource: str, ids: Iterable[str]) -> None:
+        """Record an Allocate response, or the devices of a resource that a prepared claim has."""
+        # The response to the kubelet does not wait for the record.
+        if not self._allocations:
+            self._loop.call_soon(self._record_allocations)
+        self._allocations.append((round_time(time.time()), resource, tuple(ids)))
+
     @_guard
     def on_event(self, entry: LogEvent) -> None:
         """Record an event of the agent, if it belongs into the audit log."""
@@ -267,12 +281,13 @@ class AuditRecorder:
     async def _poll(self) -> None:
         requested_at, self._poll_due = round_time(time.time()), float("inf")
         try:
-            uses = await list_device_uses(self._settings.pod_resources, DEADLINE_SECONDS)
+            uses = await list_uses(self._settings.pod_resources, DEADLINE_SECONDS)
         except CallError:
             self._start_grace()
             self._schedule_poll(self._settings.poll_seconds)
             return
-        self._on_report(uses, ReportTimes(requested_at, round_time(time.time())))
+        times = ReportTimes(requested_at, round_time(time.time()))
+        self._on_report((*uses.devices, *self._find_claimed(uses.claims)), times)
         if self._assignments.has_unseen and self._poll_delays:
             delay, *left = self._poll_delays
             self._poll_delays = tuple(left)

@@ -86,6 +86,8 @@ class DriverService:
         """Why the claims of earlier processes cannot be read, empty if they can be."""
         self._driver: Driver | None = None
         self._publisher: Publisher | None = None
+        self._reported: set[str] = set()
+        """The UIDs of the claims whose devices were reported, which are prepared."""
         self._registration = Registration.WAITING
         self._registered_at: float | None = None
         self._offers: Mapping[str, ResourceOffer] = {}
@@ -94,6 +96,8 @@ class DriverService:
         self._used: dict[str, Mapping[str, str]] = {}
         """The pods that use devices by the device plugin API, by resource and grant ID."""
         self._pools: dict[str, ClaimPool] = {}
+        self._inputs: dict[str, tuple[Mapping[str, str] | None, bool]] = {}
+        """What the pools were computed from, in addition to the offers: the users, and whether taints are kept."""
         self._keeps_taints = True
         self._is_complete: bool | None = None
         self._updated = Wakeup()
@@ -197,7 +201,7 @@ class DriverService:
                 self._restore_error = str(error)
                 log_driver_report(self._event_log, DriverNotServing(self._name, str(error), RETRY_SECONDS))
             return str(error)
-        self._claims = claims
+        self._claims, self._reported = claims, set(claims.records)
         self._hooks.on_claims_changed()
         return ""
 
@@ -272,9 +276,18 @@ class DriverService:
     def _evaluate(self) -> None:
         """Compute what is published of the offers, and the pools that claims refer to."""
         self._publishers = {name: self._publishers.get(name) or ResourcePublisher() for name in self._offers}
+        previous, self._inputs = self._inputs, {}
+        known = {pool.offer.resource.name: pool for pool in self._pools.values()}
         self._published, self._used, self._pools = {}, {}, {}
         for name, offer in self._offers.items():
             users = self._users.users(name)
+            inputs = self._inputs[name] = (users, self._keeps_taints)
+            if name in known and known[name].offer is offer and previous.get(name) == inputs:
+                # Most changes concern another resource.
+                pool = known[name]
+                self._published[name], self._used[name] = pool.published, pool.used
+                self._pools[pool_name(self._node, name)] = pool
+                continue
             used = find_held_grants(offer, users or {})
             withheld = dict.fromkeys(offer.grants, _UNKNOWN_USERS) if users is None else _describe_users(offer, used)
             if error := self._find_name_error(offer):
@@ -304,14 +317,24 @@ class DriverService:
                 is_unsupported = _NO_HANDLER in error
                 self._set_registration(Registration.UNSUPPORTED if is_unsupported else Registration.WAITING)
             case ClaimAnswered(_, "NodePrepareResources", claim) if report.code is None and self._claims is not None:
-                record = self._claims.records.get(claim.uid)
-                for device in record.devices if record is not None else ():
-                    self._hooks.on_prepared(device.resource, (device.device,))
+                self._report_prepared(self._claims.records.get(claim.uid))
                 self._hooks.on_claims_changed()
             case ClaimAnswered() | ClaimForgotten():
+                self._reported &= self._claims.records.keys() if self._claims is not None else set()
                 self._hooks.on_claims_changed()
             case _:
                 pass
+
+    def _report_prepared(self, record: ClaimRecord | None) -> None:
+        """Report the devices of a claim that is prepared now; the kubelet can repeat a call."""
+        if record is None or record.claim.uid in self._reported:
+            return
+        self._reported.add(record.claim.uid)
+        devices: dict[str, list[str]] = {}
+        for device in record.devices:
+            devices.setdefault(device.resource, []).append(device.device)
+        for resource, ids in devices.items():
+            self._hooks.on_prepared(resource, ids)
 
     def _set_registration(self, registration: Registration) -> None:
         self._registration = registration

@@ -415,6 +415,16 @@ class DraKubelet:
             for name in device.cdi_devices
         )
 
+    @property
+    def claim_uses(self) -> tuple[tuple[str, str, str], ...]:
+        """The pods whose claims were prepared, each with the namespace and the name of a claim."""
+        return tuple(
+            (pod, info.claim.namespace, info.claim.name)
+            for info in self._claims.values()
+            if info.devices
+            for pod in sorted(info.pods)
+        )
+
     def is_prepared(self, claim: PodClaim) -> bool:
         """Return whether the kubelet would not call NodePrepareResources for another pod with the claim."""
         info = self._claims.get((claim.namespace, claim.name))

@@ -16,8 +16,8 @@ from genplug.agent import Agent, audit_recorder, delayed_work
 from genplug.audit import writer
 from genplug.audit.limits import Limits
 from genplug.cli.main import main
-from genplug.kubelet.pod_resources import list_device_uses
-from genplug.kubelet.reports import DeviceUse
+from genplug.kubelet.pod_resources import list_uses
+from genplug.kubelet.reports import PodUses
 from genplug.observe.events import Event, LogEvent
 from genplug.testing.kubelet.checkpoint import FILE_NAME
 from genplug.testing.node.events import next_event, record_events
@@ -295,12 +295,12 @@ async def test_kubelet_that_does_not_know_its_pods_yet_ends_no_assignment(
     monkeypatch.setattr(audit_recorder, "RESTART_GRACE_POLLS", 1000)
     reports: asyncio.Queue[int] = asyncio.Queue()
 
-    async def count_reports(socket: Path, deadline: float) -> tuple[DeviceUse, ...]:
-        uses = await list_device_uses(socket, deadline)
-        reports.put_nowait(len(uses))
+    async def count_reports(socket: Path, deadline: float) -> PodUses:
+        uses = await list_uses(socket, deadline)
+        reports.put_nowait(len(uses.devices))
         return uses
 
-    monkeypatch.setattr(audit_recorder, "list_device_uses", count_reports)
+    monkeypatch.setattr(audit_recorder, "list_uses", count_reports)
     plug_devices(node, "x0")
     async with run_audited(node, log, X_CONFIG):
         await node.kubelet.wait_for_list(X, healthy={"x0"})

@@ -1,17 +1,21 @@
 """Dynamic Resource Allocation by the whole agent, between a kubelet and an API server."""
 
+import asyncio
 import importlib.util
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from genplug.agent import driver
+from genplug.cli.main import main
 from genplug.observe.events import Event
 from genplug.testing.dra import DraError, DraKubelet
 from genplug.testing.node.events import next_event, record_events
 from genplug.testing.node.fake_node import FakeNode
+from tests.contract.test_audit import has, wait_for_records
 from tests.contract.test_published_resources import build_serve_config
 from tests.support.agent_process import start_agent, wait_for_exit
 from tests.support.claims import DRIVER
@@ -370,3 +374,22 @@ async def test_nothing_is_offered_before_the_records_of_claims_are_read(
         records.unlink()
         hidden.rename(records)
         await dra.node.kubelet.wait_for_list(X, healthy={"x0"})
+
+
+async def test_status_and_audit_log_have_the_pods_of_claims(dra: DraNode, tmp_path: Path) -> None:
+    async with dra.run_agent(X_BY_DRA, audit_dir=tmp_path, poll_seconds=0.1, listen=("127.0.0.1", 0)) as agent:
+        await dra.wait_published(X, "x0", "x1")
+        await dra.kubelet.prepare("first", dra.allocate(1, X, "x1"))
+        await wait_for_records(tmp_path, has("assigned"))
+        await asyncio.to_thread(main, ["status", "--address", f"127.0.0.1:{agent.http_port}"])
+        status = agent.status
+        assert status.dra is not None
+        [claim] = status.dra.claims
+        assert (claim.name, claim.pods) == ("claim-1", ("first",))
+        [resource] = [resource for resource in status.resources if resource.name == X]
+        assert (resource.used_ids, resource.free) == (frozenset({"x1"}), 1)
+        await dra.kubelet.unprepare("first")
+        documents = await wait_for_records(tmp_path, has("released"))
+    [assigned] = [document for document in documents if document["type"] == "assigned"]
+    assert assigned["assignment"]["pod"] == "first"
+    assert assigned["assignment"]["allocatedAt"]

@@ -103,4 +103,5 @@ async def open_dra_node(
 
         account = server.write_account(node.directory / "account")
         async with DraKubelet(node.kubelet_dir, version=version, loop_seconds=0.01, wipe=wipe) as kubelet:
+            node.kubelet.list_claims = lambda: kubelet.claim_uses
             yield DraNode(node, kubelet, server, account)

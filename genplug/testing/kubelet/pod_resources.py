@@ -1,7 +1,8 @@
 """The kubelet's pod-resources API, from the allocations of the device manager.
 
 Source: docs/internals/kubelet-contract.md §1.3. Every pod is in the namespace ``default``, and in the list from its
-admission to its removal. CPUs, memory and DRA claims are always empty, and there is no rate limit.
+admission to its removal. CPUs and memory are always empty, and there is no rate limit. The claims of pods are those
+of a :class:`genplug.testing.dra.DraKubelet` that a test connects.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,13 +15,20 @@ from genplug.testing.kubelet.device_manager import DeviceManager
 from genplug.testing.kubelet.records import Allocation
 
 NAMESPACE = "default"
+CLAIM_CONTAINER = "main"
+"""The container that uses the claims of a pod."""
+ClaimUse = tuple[str, str, str]
+"""A pod, and the namespace and the name of a claim that it uses."""
 
 
-def build_pod_resources_handler(device_manager: Callable[[], DeviceManager]) -> grpc.GenericRpcHandler:
-    """Return the gRPC handler; ``device_manager`` is called for the present device manager at each call."""
+def build_pod_resources_handler(
+    device_manager: Callable[[], DeviceManager], list_claims: Callable[[], Iterable[ClaimUse]] = tuple
+) -> grpc.GenericRpcHandler:
+    """Return the gRPC handler; the functions return the present device manager and the claims that pods use."""
 
     async def list_pods(_request: pb.ListPodResourcesRequest, _context: object) -> pb.ListPodResourcesResponse:
-        return pb.ListPodResourcesResponse(pod_resources=_build_pods(device_manager().allocations.values()))
+        pods = _build_pods(device_manager().allocations.values())
+        return pb.ListPodResourcesResponse(pod_resources=[*pods, *map(_build_claim_pod, list_claims())])
 
     async def get_allocatable(
         _request: pb.AllocatableResourcesRequest, _context: object
@@ -75,6 +83,13 @@ def _build_pods(allocations: Iterable[Allocation]) -> list[pb.PodResources]:
         )
         for pod, containers in pods.items()
     ]
+
+
+def _build_claim_pod(use: ClaimUse) -> pb.PodResources:
+    pod, namespace, claim = use
+    resource = pb.DynamicResource(claim_namespace=namespace, claim_name=claim)
+    container = pb.ContainerResources(name=CLAIM_CONTAINER, dynamic_resources=[resource])
+    return pb.PodResources(name=pod, namespace=namespace, containers=[container])
 
 
 def _build_devices(resource: str, device_id: str, numa: tuple[int, ...]) -> list[pb.ContainerDevices]:

@@ -14,7 +14,7 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -29,7 +29,7 @@ from genplug.testing.kubelet.device_manager import DeviceManager, DeviceManagerE
 from genplug.testing.kubelet.faults import FaultInjector, RegisterRefusedError
 from genplug.testing.kubelet.plugin_client import DIAL_TIMEOUT_SECONDS, PluginClient
 from genplug.testing.kubelet.plugins import KubeletBehavior, Plugins
-from genplug.testing.kubelet.pod_resources import build_pod_resources_handler
+from genplug.testing.kubelet.pod_resources import ClaimUse, build_pod_resources_handler
 from genplug.testing.kubelet.recorder import Recorder
 from genplug.testing.kubelet.records import Allocation, Devices, ListMessage, NodeStatus, RegisterAttempt, Registration
 
@@ -63,6 +63,8 @@ class KubeletStandIn(Recorder):
         self.socket = self.plugins_dir / SOCKET
         self.pod_resources_socket = kubelet_dir / "pod-resources" / SOCKET
         self.faults = FaultInjector()
+        self.list_claims: Callable[[], Iterable[ClaimUse]] = tuple
+        """Returns the claims that pods use, for the pod-resources API (``DraKubelet.claim_uses``)."""
         self.starts = 0
         if disconnect_bug is None:
             disconnect_bug = FIRST_SYNCHRONOUS <= version < FIRST_WITHOUT_DISCONNECT_BUG
@@ -105,7 +107,7 @@ class KubeletStandIn(Recorder):
             handler = grpc.method_handlers_generic_handler(REGISTRATION, registration)
             await running.enter_async_context(_listen(self.socket, handler))
             self.pod_resources_socket.parent.mkdir(mode=0o750, exist_ok=True)
-            handler = build_pod_resources_handler(lambda: self._device_manager)
+            handler = build_pod_resources_handler(lambda: self._device_manager, self._list_claims)
             await running.enter_async_context(_listen(self.pod_resources_socket, handler))
             self._running = running.pop_all()
         self.notify()
@@ -234,6 +236,10 @@ class KubeletStandIn(Recorder):
                 _, writer = await asyncio.open_unix_connection(self.plugin(resource).socket)
                 open_connections.callback(writer.close)
             yield
+
+    def _list_claims(self) -> Iterable[ClaimUse]:
+        # A test can replace the function while the kubelet runs.
+        return self.list_claims()
 
     def _reset(self) -> None:
         self._device_manager = DeviceManager(cannot="can't" if self.version <= LAST_WITH_OLD_MESSAGES else "cannot")
