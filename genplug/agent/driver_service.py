@@ -22,7 +22,7 @@ from genplug.agent.wakeup import Wakeup
 from genplug.allocation.claims import ClaimPool
 from genplug.allocation.holders import find_held_grants
 from genplug.allocation.offer import ResourceOffer
-from genplug.allocation.published import PublishedResource, ResourcePublisher
+from genplug.allocation.published import PublishedResource, ResourcePublisher, domain_error
 from genplug.allocation.slices import pool_name
 from genplug.cluster.account import Account, AccountError
 from genplug.cluster.claims import get_claim
@@ -290,22 +290,11 @@ class DriverService:
                 continue
             used = find_held_grants(offer, users or {})
             withheld = dict.fromkeys(offer.grants, _UNKNOWN_USERS) if users is None else _describe_users(offer, used)
-            if error := self._find_name_error(offer):
+            if error := domain_error(offer.resource, self._name):
                 withheld = dict.fromkeys(offer.grants, error)
             published = self._publishers[name].publish(offer, keeps_taints=self._keeps_taints, withheld=withheld)
             self._published[name], self._used[name] = published, used
             self._pools[pool_name(self._node, name)] = ClaimPool(offer, published, used)
-
-    def _find_name_error(self, offer: ResourceOffer) -> str:
-        """Return why the names of attributes do not fit the driver; the configuration does not know its name."""
-        for attribute in offer.resource.publish.attributes:
-            domain, _, identifier = attribute.name.rpartition("/")
-            if domain == self._name:
-                return (
-                    f"publish.attributes: expected a name without the domain of the driver, found '{attribute.name}'; "
-                    f"write '{identifier}'"
-                )
-        return ""
 
     def _on_report(self, report: DriverReport) -> None:
         log_driver_report(self._event_log, report)

@@ -7,7 +7,7 @@ from msgspec import Struct
 from genplug.audit.limits import DEFAULT_LIMITS, Limits
 from genplug.hardware.host import DEFAULT_CDI_DIRS
 from genplug.kubelet.plugin_dir import KUBELET_SOCKET
-from genplug.spec.published_values import DRIVER_DOMAIN
+from genplug.spec.names import DRIVER_DOMAIN
 
 ACCOUNT_DIR = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """The directory into which the kubelet mounts the service account of a pod."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from genplug.spec.model import Resource
-from genplug.spec.published_values import DRIVER_DOMAIN
+from genplug.spec.names import DRIVER_DOMAIN
 
 _NOT_IN_NAMES = re.compile(r"[^-a-z0-9.]+")
 

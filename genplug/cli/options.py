@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from genplug.lean_imports import replace_modules
+from genplug.spec.names import is_subdomain
 from genplug.spec.numbers import parse_natural
 
 # pathlib needs it only for URIs of paths, and it takes 2 ms to import.
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 LISTEN_VARIABLE = "GENPLUG_LISTEN"
 POLICY_VARIABLE = "GENPLUG_POLICY"
+DRA_DRIVER_VARIABLE = "GENPLUG_DRA_DRIVER"
 CDI_SEARCH_DIRS_VARIABLE = "GENPLUG_CDI_SEARCH_DIRS"
 DEFAULT_CDI_SEARCH_DIRS = "/etc/cdi:/var/run/cdi"
 """The directories of :data:`genplug.hardware.host.DEFAULT_CDI_DIRS`, which --help does not import."""
@@ -32,6 +34,9 @@ _PERIOD = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 _PERIOD_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 ROOT_HELP = "root directory of the host, or an archive of 'genplug capture' (default: /)"
+_MAX_DRIVER_CHARACTERS = 63
+"""The longest name of a driver (``DriverNameMaxLength`` of resource.k8s.io/v1)."""
+_STANDARD_DOMAIN = "resource.kubernetes.io"
 _MAX_PORT = 65535
 _MAX_PORT_DIGITS = 5
 MAX_SHOWN = 80
@@ -129,6 +134,29 @@ def add_node_name(parser: argparse.ArgumentParser) -> None:
         default=next(filter(None, map(os.environ.get, NODE_NAME_VARIABLES)), None),
         help="name of the Kubernetes node; node.NAME.yaml is merged last (default: NODE_NAME from the environment)",
     )
+
+
+def add_dra_driver(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dra-driver``; its value is the name of the driver of Dynamic Resource Allocation."""
+    parser.add_argument(
+        "--dra-driver",
+        metavar="NAME",
+        type=_parse_driver,
+        default=os.environ.get(DRA_DRIVER_VARIABLE) or "genplug.io",
+        help="name of the driver of Dynamic Resource Allocation, for resources with 'serve: dra' (default: "
+        f"{DRA_DRIVER_VARIABLE} from the environment, else genplug.io)",
+    )
+
+
+def _parse_driver(text: str) -> str:
+    if not is_subdomain(text) or len(text) > _MAX_DRIVER_CHARACTERS:
+        raise argparse.ArgumentTypeError(
+            f"expected a DNS name of at most {_MAX_DRIVER_CHARACTERS} characters, for example dra.example.com, found "
+            f"{text[:MAX_SHOWN]!r}"
+        )
+    if text == _STANDARD_DOMAIN:
+        raise argparse.ArgumentTypeError(f"{_STANDARD_DOMAIN} is reserved for Kubernetes; use a domain of your own")
+    return text
 
 
 def parse_address(text: str) -> Address:

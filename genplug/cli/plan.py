@@ -9,6 +9,7 @@ from genplug.cli.options import (
     CONFIG_HELP,
     WARNINGS_CODE,
     add_cdi_search_dirs,
+    add_dra_driver,
     add_inputs,
     add_node_name,
     add_policy,
@@ -69,6 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_root(parser)
     add_cdi_search_dirs(parser)
     add_node_name(parser)
+    add_dra_driver(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -146,11 +148,11 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.allocate:
             document, code = build_allocation_document(states, arguments.allocate)
         else:
-            document = build_plan_document(states, inventory, explanations, warnings)
+            document = build_plan_document(states, inventory, explanations, warnings, arguments.dra_driver)
         print(format_yaml(document) if arguments.output == "yaml" else f"{format_json(document)}\n", end="")
     else:
         is_wide = arguments.output == "wide"
-        print(format_plan(states, inventory, is_wide=is_wide))
+        print(format_plan(states, inventory, is_wide=is_wide, driver=arguments.dra_driver))
         if explanations is not None:
             texts = (format_explanation(explanation, is_wide=is_wide) for explanation in explanations)
             print("\n" + "\n\n".join(texts))

@@ -15,6 +15,7 @@ from genplug.hardware.explain import CandidateExplanation
 from genplug.hardware.inventory import DeviceNode, Inventory
 from genplug.spec.diagnostic import Diagnostic
 from genplug.spec.model import Serve
+from genplug.spec.names import DRIVER_DOMAIN
 
 
 def build_plan_document(
@@ -22,12 +23,16 @@ def build_plan_document(
     inventory: Inventory,
     explanations: Sequence[CandidateExplanation] | None,
     warnings: Sequence[Diagnostic] = (),
+    driver: str = DRIVER_DOMAIN,
 ) -> dict[str, Any]:
-    """Return the document of the plan, with the explanations if there are any."""
+    """Return the document of the plan, with the explanations if there are any.
+
+    ``driver`` is the name of the driver of Dynamic Resource Allocation.
+    """
     document = {
         "apiVersion": "genplug.io/v1alpha1",
         "kind": "Plan",
-        "resources": [_build_resource(name, state, inventory) for name, state in states.items()],
+        "resources": [_build_resource(name, state, inventory, driver) for name, state in states.items()],
         "conflicts": [conflict.message for conflict in inventory.conflicts],
         "warnings": [build_problem(warning) for warning in warnings],
     }
@@ -36,7 +41,7 @@ def build_plan_document(
     return document
 
 
-def _build_resource(name: str, state: ResourceState, inventory: Inventory) -> dict[str, Any]:
+def _build_resource(name: str, state: ResourceState, inventory: Inventory, driver: str) -> dict[str, Any]:
     resource = state.offer.resource
     return {
         "name": name,
@@ -53,17 +58,17 @@ def _build_resource(name: str, state: ResourceState, inventory: Inventory) -> di
             for outcome in inventory.outcomes
             if outcome.resource in {name, resource.configured_name}
         ],
-        "published": _build_published(state),
+        "published": _build_published(state, driver),
     }
 
 
-def _build_published(state: ResourceState) -> dict[str, Any] | None:
+def _build_published(state: ResourceState, driver: str) -> dict[str, Any] | None:
     if state.offer.resource.serve is not Serve.DRA:
         return None
     # Most configurations do not need the module.
     from genplug.cli.plan_published import build_published  # noqa: PLC0415
 
-    return build_published(state)
+    return build_published(state, driver)
 
 
 def _build_grant(grant: Grant) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from genplug.hardware.explain import CandidateExplanation
 from genplug.hardware.inventory import CandidateOutcome, Inventory
 from genplug.observe.text import join_names
 from genplug.spec.model import Serve
+from genplug.spec.names import DRIVER_DOMAIN
 from genplug.spec.printable import escape_line
 from genplug.spec.similarity import similarity_key
 
@@ -17,11 +18,13 @@ _MAX_LEFT_OUT = 20
 """Rows of a resource in the list of what is left out."""
 
 
-def format_plan(states: Mapping[str, ResourceState], inventory: Inventory, *, is_wide: bool = False) -> str:
+def format_plan(
+    states: Mapping[str, ResourceState], inventory: Inventory, *, is_wide: bool = False, driver: str = DRIVER_DOMAIN
+) -> str:
     """Return the table of devices, the globs without a match, the paths that are left out, and the published devices.
 
     Grants of the same devices with the same state are one row, and lists are cut. If ``is_wide``, every grant is a row,
-    nothing is cut, and lines have any length.
+    nothing is cut, and lines have any length. ``driver`` is the name of the driver of Dynamic Resource Allocation.
     """
     width = None if is_wide else table_width()
     rows = [row for name, state in states.items() for row in _device_rows(name, state, inventory, is_wide=is_wide)]
@@ -38,7 +41,7 @@ def format_plan(states: Mapping[str, ResourceState], inventory: Inventory, *, is
         # Most configurations do not need the module.
         from genplug.cli.plan_published import format_published  # noqa: PLC0415
 
-        parts += format_published(published, is_wide=is_wide)
+        parts += format_published(published, driver, is_wide=is_wide)
     return "\n\n".join(parts)
 
 

@@ -13,6 +13,7 @@ from genplug.cli.options import (
     CONFIG_HELP,
     MAX_SHOWN,
     add_cdi_search_dirs,
+    add_dra_driver,
     add_node_name,
     add_policy,
     parse_address,
@@ -20,9 +21,7 @@ from genplug.cli.options import (
     parse_size,
 )
 from genplug.lean_imports import hide_modules, hide_openssl_digests, postpone_patterns
-from genplug.spec.names import is_subdomain
 from genplug.spec.numbers import parse_natural
-from genplug.spec.published_values import MAX_DOMAIN_CHARACTERS, STANDARD_DOMAIN
 
 PREFIX = "GENPLUG_"
 HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -190,14 +189,7 @@ def _add_audit_options(parser: argparse.ArgumentParser) -> None:
 
 def add_dra_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the driver of Dynamic Resource Allocation."""
-    _add_option(
-        parser,
-        "--dra-driver",
-        default="genplug.io",
-        metavar="NAME",
-        type=_parse_driver,
-        help="name of the driver of Dynamic Resource Allocation, for resources with 'serve: dra' (default: genplug.io)",
-    )
+    add_dra_driver(parser)
     _add_option(
         parser,
         "--service-account-dir",
@@ -206,18 +198,6 @@ def add_dra_options(parser: argparse.ArgumentParser) -> None:
         help="directory with the token and the certificates for the API server, for resources with 'serve: dra' "
         "(default: /var/run/secrets/kubernetes.io/serviceaccount)",
     )
-
-
-def _parse_driver(text: str) -> str:
-    # The name of a registration socket has a suffix, and the domain of attributes has as many characters.
-    if not is_subdomain(text) or len(text) > MAX_DOMAIN_CHARACTERS:
-        raise argparse.ArgumentTypeError(
-            f"expected a DNS name of at most {MAX_DOMAIN_CHARACTERS} characters, for example dra.example.com, found "
-            f"{text[:MAX_SHOWN]!r}"
-        )
-    if text == STANDARD_DOMAIN:
-        raise argparse.ArgumentTypeError(f"{STANDARD_DOMAIN} is reserved for Kubernetes; use a domain of your own")
-    return text
 
 
 def _parse_audit_size(text: str) -> int:

@@ -21,8 +21,6 @@ RESERVED_NAMES = ("resource", "device")
 """The attributes that genplug publishes with every device, without a domain."""
 STANDARD_DOMAIN = "resource.kubernetes.io"
 """The domain of the attributes that Kubernetes defines."""
-DRIVER_DOMAIN = "genplug.io"
-"""The domain of names without a domain, unless another name of the driver is set."""
 MIN_INT, MAX_INT = -(1 << 63), (1 << 63) - 1
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")

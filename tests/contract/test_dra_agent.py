@@ -274,6 +274,7 @@ print(*sorted(sys.modules))
         "genplug.cluster",
         "genplug.kubelet.driver",
         "genplug.observe.dra_status",
+        "genplug.spec.published_values",
         "h11",
         "ssl",
     }

@@ -129,6 +129,7 @@ complete -c genplug -n '_shtab_genplug_using plan' -l policy -xka "(__fish_compl
 complete -c genplug -n '_shtab_genplug_using plan' -l root -xka "(__fish_complete_path (commandline -ct))" -d 'root directory of the host, or an archive of '"'"'genplug capture'"'"''
 complete -c genplug -n '_shtab_genplug_using plan' -l cdi-search-dirs -x -d 'directories on the host from which the container runtime reads CDI files ('"'"'cdi_spec_dirs'"'"' in its configuration), separated by '"'"':'"'"', by increasing priority'
 complete -c genplug -n '_shtab_genplug_using plan' -l node-name -x -d 'name of the Kubernetes node'
+complete -c genplug -n '_shtab_genplug_using plan' -l dra-driver -x -d 'name of the driver of Dynamic Resource Allocation, for resources with '"'"'serve: dra'"'"''
 complete -c genplug -n '_shtab_genplug_using plan' -s o -l output -xka "table wide json yaml" -d 'format of the output'
 complete -c genplug -n '_shtab_genplug_using plan' -l explain -d 'show for each path the conditions that it meets or fails, and the file that each attribute comes from'
 complete -c genplug -n '_shtab_genplug_using plan' -l probe -d 'run every probe once, including programs and requests, and show the results'

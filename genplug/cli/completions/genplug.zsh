@@ -191,6 +191,7 @@ _shtab_genplug_plan_options=(
   "--root[root directory of the host, or an archive of \'genplug capture\']:DIR:_files"
   "--cdi-search-dirs[directories on the host from which the container runtime reads CDI files (\'cdi_spec_dirs\' in its configuration), separated by \'\:\', by increasing priority]:DIR:DIR:"
   "--node-name[name of the Kubernetes node]:NAME:"
+  "--dra-driver[name of the driver of Dynamic Resource Allocation, for resources with \'serve\: dra\']:NAME:"
   {-o,--output}"[format of the output]:output:(table wide json yaml)"
   "--explain[show for each path the conditions that it meets or fails, and the file that each attribute comes from]"
   "--probe[run every probe once, including programs and requests, and show the results]"

@@ -9,8 +9,8 @@ from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
 from genplug.spec.diagnostic import ErrorCode
 from genplug.spec.model import AttributeSpec, AttributeType, CapacitySpec, PublishSpec, Serve
+from genplug.spec.names import DRIVER_DOMAIN
 from genplug.spec.published_values import (
-    DRIVER_DOMAIN,
     MAX_OWN_VALUES,
     MAX_VALUE_BYTES,
     RESERVED_NAMES,

@@ -167,3 +167,15 @@ def test_modules_of_dynamic_resource_allocation_are_imported_for_its_resources_o
         "fractions",
     }
     assert expected.intersection(modules) == (expected if is_imported else set())
+
+
+def test_option_selects_the_driver_of_device_classes_and_of_names(capsys: pytest.CaptureFixture[str]) -> None:
+    names = CONFIG.replace("        removable:", "        dra.example.com/kind: a\n        removable:")
+    Path("genplug.yaml").write_text(names)
+    document = json.loads(plan(capsys, "-o", "json", "--dra-driver", "dra.example.com"))
+    published = document["resources"][0]["published"]
+    [selector] = published["deviceClasses"][0]["spec"]["selectors"]
+    assert selector["cel"]["expression"].startswith('device.driver == "dra.example.com" && ')
+    assert not published["devices"]
+    reason = "expected a name without the domain of the driver, found 'dra.example.com/kind'; write 'kind'"
+    assert f"publish.attributes: {reason}" in {entry["reason"] for entry in published["leftOut"]}

@@ -194,3 +194,22 @@ def test_wrong_value_of_an_audit_option_is_a_usage_error(
         parse("--config", "/a", option, value)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_options_of_dra_have_defaults_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = parse("--config", "/a")
+    assert defaults.dra_driver == "genplug.io"
+    assert defaults.service_account_dir == "/var/run/secrets/kubernetes.io/serviceaccount"
+    monkeypatch.setenv("GENPLUG_DRA_DRIVER", "dra.example.com")
+    monkeypatch.setenv("GENPLUG_SERVICE_ACCOUNT_DIR", "/account")
+    arguments = parse("--config", "/a")
+    assert (arguments.dra_driver, arguments.service_account_dir) == ("dra.example.com", "/account")
+
+
+@pytest.mark.parametrize("name", ["", "Example.com", "a/b", f"{'a' * 60}.com", "resource.kubernetes.io"])
+def test_wrong_name_of_the_driver_is_a_usage_error(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("--config", "/a", "--dra-driver", name)
+    assert caught.value.code == 2
+    message = "is reserved for Kubernetes" if name == "resource.kubernetes.io" else "expected a DNS name of at most 63"
+    assert message in capsys.readouterr().err
