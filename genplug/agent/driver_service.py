@@ -100,7 +100,7 @@ class DriverService:
         """What the pools were computed from, in addition to the offers: the users, and whether taints are kept."""
         self._keeps_taints = True
         self._is_complete: bool | None = None
-        self._updated = Wakeup()
+        self._updated, self._offers_changed = Wakeup(), Wakeup()
         self._supervised: tuple[Supervised, ...] = ()
 
     def __repr__(self) -> str:
@@ -169,6 +169,7 @@ class DriverService:
         self._offers, self._is_complete = dict(offers), is_complete
         self._evaluate()
         self._updated.set()
+        self._offers_changed.set()
         if self._publisher is not None:
             self._publisher.mark_changed()
 
@@ -233,7 +234,9 @@ class DriverService:
     async def _wait_drained(self) -> None:
         empty_since: float | None = None
         while True:
-            await asyncio.sleep(DRAIN_CHECK_SECONDS)
+            # Without a wakeup while there are resources, which is nearly always.
+            due = float("inf") if self._offers else time.monotonic() + DRAIN_CHECK_SECONDS
+            await self._offers_changed.sleep_until(due)
             if self._offers or self._is_complete is None or self._claims is None or not self._claims.is_empty:
                 empty_since = None
                 continue

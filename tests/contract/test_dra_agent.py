@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genplug.agent import driver
+from genplug.agent import driver, driver_service
 from genplug.cli.main import main
 from genplug.observe.events import Event
 from genplug.testing.dra import DraError, DraKubelet
@@ -394,3 +394,22 @@ async def test_status_and_audit_log_have_the_pods_of_claims(dra: DraNode, tmp_pa
     [assigned] = [document for document in documents if document["type"] == "assigned"]
     assert assigned["assignment"]["pod"] == "first"
     assert assigned["assignment"]["allocatedAt"]
+
+
+async def test_driver_ends_although_its_slices_cannot_be_deleted(dra: DraNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_service, "DRAIN_SECONDS", 0.0)
+    async with dra.run_agent(X_BY_DRA) as agent:
+        await dra.wait_published(X, "x0", "x1")
+        await dra.server.stop()
+        entries = record_events(agent)
+        dra.node.write_config(X_BY_DEVICE_PLUGIN)
+        await next_event(entries, Event.DRA_ENDED)
+        assert agent.status.dra is None
+        assert not (dra.node.kubelet_dir / "plugins_registry" / f"{DRIVER}-reg.sock").exists()
+        assert dra.server.slices()
+        await dra.node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        # The resource returns.
+        await dra.server.start()
+        dra.node.write_config(X_BY_DRA)
+        await dra.kubelet.wait_registered(DRIVER, 2)
+        await wait_for_status(agent, lambda status: status.is_ready)
