@@ -20,6 +20,7 @@ from tests.contract.test_published_resources import build_serve_config
 from tests.support.agent_process import start_agent, wait_for_exit
 from tests.support.claims import DRIVER
 from tests.support.dra_node import NODE, DraNode, open_dra_node, wait_for_status
+from tests.support.http import get
 from tests.support.resources import X, Y, plug_devices, write_policy
 
 pytestmark = pytest.mark.openssl
@@ -100,12 +101,17 @@ async def test_restarted_kubelet_gets_the_slices_back_that_it_deletes(dra: DraNo
 
 async def test_api_server_that_is_away_concerns_neither_other_resources_nor_prepared_claims(dra: DraNode) -> None:
     """DRA point 17."""
-    async with dra.run_agent(X_BY_DRA) as agent:
+    async with dra.run_agent(X_BY_DRA, listen=("127.0.0.1", 0)) as agent:
         await dra.wait_published(X, "x0", "x1")
         await wait_for_status(agent, lambda status: status.is_ready)
         claim = dra.allocate(1, X, "x1")
         await dra.kubelet.prepare("pod", claim)
+        entries = record_events(agent)
         await dra.server.stop()
+        await next_event(entries, Event.API_SERVER_AWAY)
+        code, text = await get(agent, "/readyz?verbose")
+        assert code == 200
+        assert "[!] ResourceSlices: " in text
         await dra.kubelet.restart()
         await dra.kubelet.wait_registered(DRIVER, 2)
         await dra.kubelet.prepare("pod", claim)

@@ -7,6 +7,7 @@ from genplug.kubelet.reports import DeviceUse
 from genplug.observe.events import Event, EventLog
 from genplug.observe.metrics import Metrics
 from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
+from tests.support.dra_status import DRA
 
 DEVICES = (
     DeviceStatus("x0", ("/dev/x0",), healthy=True, reason=""),
@@ -101,3 +102,14 @@ def test_series_of_a_resource_end_with_its_endpoint() -> None:
     assert 'resource="a.io/x"' not in text
     assert 'genplug_allocations_total{resource="a.io/y",result="success"} 1.0' in text
     event_log.emit(Event.RESOURCE_DRAINED, "", resource="a.io/x")
+
+
+def test_gauges_of_dynamic_resource_allocation_count_each_device_once() -> None:
+    text = scrape(status=replace(STATUS, dra=DRA))
+    expected = {"published": 2, "tainted": 1, "withheld": 1, "left_out": 1}
+    for state, number in expected.items():
+        assert f'genplug_dra_devices{{resource="example.com/gpu",state="{state}"}} {number}.0' in text
+    assert 'genplug_dra_slices{resource="example.com/gpu"} 1.0' in text
+    for name, number in (("registered", 1), ("publish_failing", 1), ("prepared_claims", 1)):
+        assert f"genplug_dra_{name} {number}.0" in text
+    assert "genplug_dra_registered " not in scrape()

@@ -303,3 +303,19 @@ def test_agent_without_a_request_of_the_page_does_not_load_its_modules() -> None
 def test_health_of_probes_is_a_warning_of_the_page() -> None:
     page = read_page(replace(STATUS, health=HEALTH))
     assert "example.com/camera: probe heat warns about video0-a2b4c6: /sys/t is '90', expected at most 80" in page.texts
+
+
+def test_section_of_dynamic_resource_allocation_has_its_resources_and_claims() -> None:
+    page = PageReader(render_page(STATUS, {}, CLOCK))
+    assert "dra" in page.ids
+    cells = page.cells[page.cells.index("Published resources") :]
+    assert cells[6:11] == [
+        "example.com/gpu",
+        "1",
+        "3",
+        "1",
+        "publish.attributes.model has no valuethe pod default/viewer uses it by the device plugin API",
+    ]
+    assert cells[-3:] == ["default/training", "trainer", "example.com/gpu gpu0"]
+    assert any("did not answer 'update resourceslices/a' within 15 s" in text for text in page.texts)
+    assert "dra" not in PageReader(render_page(replace(STATUS, dra=None), {}, CLOCK)).ids
