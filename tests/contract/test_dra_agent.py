@@ -419,3 +419,30 @@ async def test_driver_ends_although_its_slices_cannot_be_deleted(dra: DraNode, m
         dra.node.write_config(X_BY_DRA)
         await dra.kubelet.wait_registered(DRIVER, 2)
         await wait_for_status(agent, lambda status: status.is_ready)
+
+
+async def test_slices_are_kept_until_the_kubelet_has_reported_which_devices_pods_use(dra: DraNode) -> None:
+    """DRA point 12."""
+    async with dra.run_agent(X_BY_DRA):
+        await dra.wait_published(X, "x0", "x1")
+    before = dra.server.slices()
+    directory = dra.node.directory / "late"
+    async with dra.run_agent(pod_resources_dir=directory) as agent:
+        await wait_for_status(agent, lambda status: status.dra is not None and status.dra.is_registered)
+        [reason] = agent.status.unready
+        assert reason == (
+            f"{X}: not published: the kubelet has not reported yet which devices pods use by the device plugin API"
+        )
+        directory.symlink_to(dra.node.kubelet.pod_resources_socket.parent)
+        await wait_for_status(agent, lambda status: status.is_ready)
+        assert dra.server.slices() == before
+
+
+async def test_slices_of_an_earlier_process_are_deleted_while_a_claim_is_prepared(dra: DraNode) -> None:
+    async with dra.run_agent(X_BY_DRA):
+        await dra.wait_published(X, "x0", "x1")
+        await dra.kubelet.prepare("pod", dra.allocate(1, X, "x1"))
+    assert dra.server.slices()
+    async with dra.run_agent(X_BY_DEVICE_PLUGIN):
+        await dra.node.kubelet.wait_for_list(X, healthy={"x0"})
+        await dra.server.wait_for(lambda: not dra.server.slices())
