@@ -21,7 +21,7 @@ from genplug.spec.model import Resource
 FIRST_POLL_SECONDS = 1.0
 """Seconds between two attempts to read the usage for the first time; until then, no device with aliases is offered."""
 GRACE_POLLS = 3
-"""Polls that may miss a pod after its allocation."""
+"""Polls in succession that may miss a pod: after its allocation, or after a start of the kubelet."""
 _STARTING_POD = "a pod that is starting"
 
 
@@ -50,6 +50,9 @@ class AliasPools:
         self._recent: dict[tuple[str, str], float] = {}
         """The times of allocations that the kubelet may not report yet: a resource can become a pool after them."""
         self._wakeup = asyncio.Event()
+        self._polling = asyncio.Lock()
+        self._polled_at = float("-inf")
+        """When the last poll with a response started, in monotonic seconds."""
         self._error = ""
         self._is_first_poll_due = False
         """Whether the first poll will end soon."""
@@ -99,6 +102,19 @@ class AliasPools:
             self._on_change(other for other in names if other != name)
             self._wakeup.set()
 
+    async def refresh(self) -> None:
+        """Poll pod-resources, so that the pods of tracked resources are those of a response from after this call.
+
+        Raises:
+            CallError: the kubelet did not respond, or responded with an error.
+        """
+        called_at = time.monotonic()
+        async with self._polling:
+            # The kubelet limits the rate of requests: calls that wait share a response.
+            if self._polled_at < called_at:
+                # The next poll can follow soon, so this one does not count as a miss.
+                await self._poll(max_misses=None)
+
     async def run(self) -> None:
         """Poll pod-resources while a device of a pool is in use, until cancelled."""
         self._is_first_poll_due = not self._has_polled
@@ -116,7 +132,12 @@ class AliasPools:
             if self._names:
                 patience = asyncio.get_running_loop().call_later(FIRST_POLL_PATIENCE_SECONDS, self._end_first_poll)
                 try:
-                    await self._poll()
+                    async with self._polling:
+                        await self._poll(max_misses=GRACE_POLLS)
+                except CallError as error:
+                    self._report_error(str(error))
+                else:
+                    self._error = ""
                 finally:
                     patience.cancel()
                     self._end_first_poll()
@@ -141,30 +162,33 @@ class AliasPools:
             return FIRST_POLL_SECONDS if self._error else 0.0
         return self._settings.drain_seconds if any(self._pools.values()) else None
 
-    async def _poll(self) -> None:
-        try:
-            uses = await list_device_uses(self._settings.pod_resources, DEADLINE_SECONDS)
-        except CallError as error:
-            if str(error) != self._error:
-                self._error = str(error)
-                text = (
-                    "cannot read which devices pods use, so devices with aliases, and those of resources with "
-                    f"'serve: dra', are not offered until the kubelet responds: {error}"
-                )
-                self._event_log.emit(Event.POD_RESOURCES_UNAVAILABLE, text)
-            return
-        self._error = ""
+    def _report_error(self, error: str) -> None:
+        if error != self._error:
+            self._error = error
+            text = (
+                "cannot read which devices pods use, so devices with aliases, and those of resources with "
+                f"'serve: dra', are not offered until the kubelet responds: {error}"
+            )
+            self._event_log.emit(Event.POD_RESOURCES_UNAVAILABLE, text)
+
+    async def _poll(self, max_misses: int | None) -> None:
+        started_at = time.monotonic()
+        uses = await list_device_uses(self._settings.pod_resources, DEADLINE_SECONDS)
+        self._polled_at = started_at
         used: dict[str, set[str]] = {}
-        self._pods = {}
+        pods: dict[tuple[str, str], str] = {}
         for use in uses:
             if use.resource in self._names:
                 used.setdefault(use.resource, set()).update(use.ids)
                 pod = f"the pod {use.namespace}/{use.pod}"
-                self._pods.update(((use.resource, grant), pod) for grant in use.ids)
+                pods.update(((use.resource, grant), pod) for grant in use.ids)
+        # A holding that this response does not have keeps its pod.
+        held = {key for pool in self._pools.values() for key in pool}
+        self._pods = {key: pod for key, pod in self._pods.items() if key in held} | pods
         for names in set(self._names.values()):
             before = self._pools.get(names[0])
             known = self._list_recent(names) if before is None else before
-            after = record_usage(known, names, used, time.monotonic(), self._grace_seconds)
+            after = record_usage(known, names, used, time.monotonic(), self._grace_seconds, max_misses)
             self._pools[names[0]] = after
             if before is None or before.keys() != after.keys():
                 self._on_change(names)

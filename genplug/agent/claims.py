@@ -9,7 +9,7 @@ API server.
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Protocol, TypeVar
@@ -100,11 +100,16 @@ class ClaimUses(Protocol):
 
 
 class ClaimInputs(Struct, frozen=True):
-    """The sources of facts about claims. ``pools`` returns the present pools of this node by name."""
+    """The sources of facts about claims. ``pools`` returns the present pools of this node by name.
+
+    ``refresh`` reads from the kubelet which devices pods use by the device plugin API, so that the pools have them; it
+    raises CallError if the kubelet does not respond.
+    """
 
     source: ClaimSource
     uses: ClaimUses
     pools: Callable[[], Mapping[str, ClaimPool]]
+    refresh: Callable[[], Awaitable[None]]
 
 
 class Claims:
@@ -205,6 +210,7 @@ class Claims:
             if len(self._records) >= MAX_PREPARED_CLAIMS:
                 reason = f"{len(self._records)} claims are prepared on this node, which is the maximum"
                 raise ClaimError(ClaimErrorCode.STORAGE, claim, reason)
+            await self._refresh_uses(claim)
             try:
                 grants = select_grants(claim, results, self._inputs.pools(), self.holdings)
             except DeviceHeldError as error:
@@ -346,6 +352,13 @@ class Claims:
         if document is None:
             raise ClaimError(ClaimErrorCode.REPLACED, claim, "it does not exist any more")
         return document
+
+    async def _refresh_uses(self, claim: ClaimReference) -> None:
+        try:
+            await self._inputs.refresh()
+        except CallError as error:
+            reason = f"the devices that pods use by the device plugin API are unknown: {error}; the kubelet tries again"
+            raise ClaimError(ClaimErrorCode.DEVICE_IN_USE, claim, reason) from None
 
     async def _use_files(self, claim: ClaimReference, function: Callable[[], Result]) -> Result:
         try:

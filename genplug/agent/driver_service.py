@@ -194,7 +194,7 @@ class DriverService:
         directory = self._settings.kubelet_dir / PLUGINS / self._name / "claims"
         try:
             files = ClaimFiles(self._name, directory, self._settings.cdi_dir, self._host, read_boot_id())
-            inputs = ClaimInputs(self._read_claim, self._list_uses, lambda: self._pools)
+            inputs = ClaimInputs(self._read_claim, self._list_uses, lambda: self._pools, self._users.refresh)
             claims = Claims(files, self._calls, inputs, self._on_report)
             await claims.restore()
         except (ClaimStorageError, HangError) as error:

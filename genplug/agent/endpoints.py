@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from genplug.agent.alias_pools import GRACE_POLLS
 from genplug.agent.settings import Settings
 from genplug.allocation.offer import ResourceOffer, build_offer
 from genplug.kubelet.client import CallError
@@ -148,8 +149,9 @@ class Endpoints:
         del self._offers[name], self._draining[name]
 
     async def _wait_unused(self, name: str) -> None:
-        known_error = ""
-        while True:
+        known_error, misses = "", 0
+        # A kubelet that has started reports only static pods until it has listed those of the API server.
+        while misses < GRACE_POLLS:
             # Wait first: the kubelet reports a pod only some time after its admission.
             await asyncio.sleep(self._settings.drain_seconds)
             try:
@@ -160,5 +162,4 @@ class Endpoints:
                     text = f"{name}: the pods that use it are unknown, so its endpoint remains: {error}"
                     self._event_log.emit(Event.POD_RESOURCES_UNAVAILABLE, text, resource=name)
                 continue
-            if not used.get(name):
-                return
+            misses = 0 if used.get(name) else misses + 1

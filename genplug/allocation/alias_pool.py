@@ -8,15 +8,20 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.allocation.offer import ResourceOffer
 
 
 class Holding(Struct, frozen=True):
-    """A grant in use under one name: since when, and whether pod-resources has confirmed it."""
+    """A grant in use under one name: since when, and whether pod-resources has confirmed it.
+
+    ``misses`` is the number of polls since then that did not have it.
+    """
 
     since: float
     is_confirmed: bool
+    misses: int = 0
 
 
 Pool: TypeAlias = Mapping[tuple[str, str], Holding]
@@ -29,10 +34,19 @@ def record_allocation(pool: Pool, name: str, ids: Iterable[str], now: float) -> 
     return {**pool, **added}
 
 
-def record_usage(pool: Pool, names: Iterable[str], used: Mapping[str, Iterable[str]], now: float, grace: float) -> Pool:
+def record_usage(  # noqa: PLR0913, PLR0917 - the data of a poll and the two limits
+    pool: Pool,
+    names: Iterable[str],
+    used: Mapping[str, Iterable[str]],
+    now: float,
+    grace: float,
+    max_misses: int | None,
+) -> Pool:
     """Return the pool updated with pod-resources data: ``used`` has the devices in use by resource name.
 
-    An allocation is kept unconfirmed for ``grace`` seconds, because its pod may still be in admission.
+    An allocation is kept unconfirmed for ``grace`` seconds, because its pod may still be in admission. A confirmed
+    holding ends with the ``max_misses``-th poll in succession without it: a kubelet that has started reports only
+    static pods until it has listed the pods of the API server (pkg/kubelet/config/apiserver.go). None counts no miss.
     """
     holdings = {
         (name, grant): Holding(pool[name, grant].since if (name, grant) in pool else now, is_confirmed=True)
@@ -42,7 +56,12 @@ def record_usage(pool: Pool, names: Iterable[str], used: Mapping[str, Iterable[s
     unconfirmed = {
         key: holding for key, holding in pool.items() if not holding.is_confirmed and now < holding.since + grace
     }
-    return {**unconfirmed, **holdings}
+    missed = {
+        key: holding if max_misses is None else replace(holding, misses=holding.misses + 1)
+        for key, holding in pool.items()
+        if holding.is_confirmed and (max_misses is None or holding.misses + 1 < max_misses)
+    }
+    return {**missed, **unconfirmed, **holdings}
 
 
 def without_held(offer: ResourceOffer, pool: Pool | None) -> ResourceOffer:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genplug.agent import driver, driver_service
+from genplug.agent import alias_pools, driver, driver_service, endpoints
 from genplug.cli.main import main
 from genplug.observe.events import Event
 from genplug.testing.dra import DraError, DraKubelet
@@ -142,6 +142,30 @@ async def test_device_of_a_device_plugin_pod_is_published_when_the_pod_has_ended
         await kubelet.remove_pod("user")
         await dra.wait_published(X, "x0", "x1")
         await dra.kubelet.prepare("pod", claim)
+
+
+async def test_kubelet_that_does_not_know_its_pods_yet_frees_no_device(
+    dra: DraNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DRA point 21."""
+    for module in (alias_pools, endpoints):
+        monkeypatch.setattr(module, "GRACE_POLLS", 1000)
+    kubelet = dra.node.kubelet
+    async with dra.run_agent(X_BY_DEVICE_PLUGIN) as agent:
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        [device] = (await kubelet.admit(X, pod="user")).ids
+        dra.node.write_config(X_BY_DRA)
+        await dra.server.wait_for(lambda: len(dra.devices(X)) == 1)
+        events: list[Event] = []
+        agent.event_log.listen(lambda entry: events.append(entry.event))
+        kubelet.has_listed_pods = False
+        first = kubelet.pod_lists
+        # Each of the two tasks that poll has polled more than once.
+        await kubelet.wait_for(lambda: kubelet.pod_lists >= first + 6)
+        assert len(dra.devices(X)) == 1
+        with pytest.raises(DraError, match=f"device {device} of {X} is in use by the pod default/user"):
+            await dra.kubelet.prepare("pod", dra.allocate(1, X, device))
+        assert Event.RESOURCE_DRAINED not in events
 
 
 async def test_device_of_a_claim_is_offered_by_the_device_plugin_api_when_it_is_unprepared(dra: DraNode) -> None:

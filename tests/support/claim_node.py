@@ -40,6 +40,8 @@ class ClaimNode:
         self.documents: dict[tuple[str, str], Mapping[str, Any]] | None = {}
         self.uses: frozenset[tuple[str, str]] | None = frozenset()
         self.reads: list[str] = []
+        self.refreshed_pools: dict[str, ClaimPool] | None = {}
+        """The pools that change when the kubelet is asked for the use of devices; None if it does not respond."""
         self.reports: list[DriverReport] = []
         self.time = 0.0
         self.pools: dict[str, ClaimPool] = {}
@@ -67,7 +69,7 @@ class ClaimNode:
 
     async def start(self, at_step: Callable[[Step], None] = lambda _: None) -> Claims:
         """Return the claims of a process that has just started, with the files of earlier processes."""
-        inputs = ClaimInputs(self._read, self._list_uses, lambda: self.pools)
+        inputs = ClaimInputs(self._read, self._list_uses, lambda: self.pools, self._refresh)
         calls = BlockingCalls(HungPaths())
         claims = Claims(self.make_files(at_step), calls, inputs, self._report, lambda: self.time)
         await claims.restore()
@@ -101,6 +103,11 @@ class ClaimNode:
         if self.documents is None:
             raise ClaimReadError("connection refused")
         return self.documents.get((namespace, name))
+
+    async def _refresh(self) -> None:
+        if self.refreshed_pools is None:
+            raise CallError("the kubelet does not respond")
+        self.pools.update(self.refreshed_pools)
 
     async def _list_uses(self) -> frozenset[tuple[str, str]]:
         if self.uses is None:

@@ -22,11 +22,18 @@ ClaimUse = tuple[str, str, str]
 
 
 def build_pod_resources_handler(
-    device_manager: Callable[[], DeviceManager], list_claims: Callable[[], Iterable[ClaimUse]] = tuple
+    device_manager: Callable[[], DeviceManager],
+    list_claims: Callable[[], Iterable[ClaimUse]] = tuple,
+    has_listed_pods: Callable[[], bool] = lambda: True,
 ) -> grpc.GenericRpcHandler:
-    """Return the gRPC handler; the functions return the present device manager and the claims that pods use."""
+    """Return the gRPC handler; the functions return the present device manager and the claims that pods use.
+
+    Until it ``has_listed_pods`` of the API server, a kubelet has none.
+    """
 
     async def list_pods(_request: pb.ListPodResourcesRequest, _context: object) -> pb.ListPodResourcesResponse:
+        if not has_listed_pods():
+            return pb.ListPodResourcesResponse()
         pods = _build_pods(device_manager().allocations.values())
         return pb.ListPodResourcesResponse(pod_resources=[*pods, *map(_build_claim_pod, list_claims())])
 

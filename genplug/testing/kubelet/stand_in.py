@@ -64,6 +64,10 @@ class KubeletStandIn(Recorder):
         self.pod_resources_socket = kubelet_dir / "pod-resources" / SOCKET
         self.faults = FaultInjector()
         self.list_claims: Callable[[], Iterable[ClaimUse]] = tuple
+        self.has_listed_pods = True
+        """Whether pod-resources has pods: a kubelet that has started does not know them for a moment."""
+        self.pod_lists = 0
+        """The number of List calls of the pod-resources API."""
         """Returns the claims that pods use, for the pod-resources API (``DraKubelet.claim_uses``)."""
         self.starts = 0
         if disconnect_bug is None:
@@ -107,7 +111,7 @@ class KubeletStandIn(Recorder):
             handler = grpc.method_handlers_generic_handler(REGISTRATION, registration)
             await running.enter_async_context(_listen(self.socket, handler))
             self.pod_resources_socket.parent.mkdir(mode=0o750, exist_ok=True)
-            handler = build_pod_resources_handler(lambda: self._device_manager, self._list_claims)
+            handler = build_pod_resources_handler(lambda: self._device_manager, self._list_claims, self._begin_pod_list)
             await running.enter_async_context(_listen(self.pod_resources_socket, handler))
             self._running = running.pop_all()
         self.notify()
@@ -236,6 +240,11 @@ class KubeletStandIn(Recorder):
                 _, writer = await asyncio.open_unix_connection(self.plugin(resource).socket)
                 open_connections.callback(writer.close)
             yield
+
+    def _begin_pod_list(self) -> bool:
+        self.pod_lists += 1
+        self.notify()
+        return self.has_listed_pods
 
     def _list_claims(self) -> Iterable[ClaimUse]:
         # A test can replace the function while the kubelet runs.

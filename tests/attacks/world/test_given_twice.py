@@ -228,7 +228,7 @@ class Node:
         self.ledger = self.ledger.with_report(used, self.now)
         if PLAIN in self.config.resources:
             pool = self.pools.get(PLAIN, {})
-            self.pools[PLAIN] = record_usage(pool, (PLAIN, OLD), used, self.now, POOL_GRACE_SECONDS)
+            self.pools[PLAIN] = record_usage(pool, (PLAIN, OLD), used, self.now, POOL_GRACE_SECONDS, 1)
         self.scan(LIST_SECONDS)
 
     def check_devices(self) -> None:

@@ -560,3 +560,15 @@ async def test_task_checks_the_holder_after_a_conflict(node: ClaimNode, monkeypa
         assert await claims.prepare(TWO) == answer(TWO, "x0")
     finally:
         task.cancel()
+
+
+async def test_kubelet_is_asked_for_the_use_of_devices_before_a_claim_gets_one(node: ClaimNode) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    node.refreshed_pools = None
+    error = await refuse(claims, ONE)
+    assert error.code is ClaimErrorCode.DEVICE_IN_USE
+    assert "the devices that pods use by the device plugin API are unknown: the kubelet does not respond" in str(error)
+    node.refreshed_pools = {POOL: replace(node.pools[POOL], used={"x0": "the pod default/a"})}
+    assert "x0 of a.example/x is in use by the pod default/a" in str(await refuse(claims, ONE))
+    assert (node.files, claims.holdings) == ([], ())

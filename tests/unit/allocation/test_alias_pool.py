@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from genplug.allocation.alias_pool import Holding, Pool, record_allocation, record_usage, without_held
 from genplug.allocation.offer import build_offer
@@ -24,24 +25,34 @@ def test_repeated_allocation_keeps_the_first_holding() -> None:
 
 def test_used_grant_is_confirmed_since_its_allocation_or_now() -> None:
     pool: Pool = {(NAME, "x0"): NEW}
-    assert record_usage(pool, [NAME, ALIAS], {NAME: ["x0"], ALIAS: ["x1"]}, 9, 60) == {
+    assert record_usage(pool, [NAME, ALIAS], {NAME: ["x0"], ALIAS: ["x1"]}, 9, 60, 3) == {
         (NAME, "x0"): Holding(8, is_confirmed=True),
         (ALIAS, "x1"): Holding(9, is_confirmed=True),
     }
 
 
 def test_usage_of_other_resources_is_ignored() -> None:
-    assert record_usage({}, [NAME], {OTHER: ["x0"]}, 9, 60) == {}
+    assert record_usage({}, [NAME], {OTHER: ["x0"]}, 9, 60, 3) == {}
 
 
-def test_confirmed_grant_that_no_pod_uses_is_free() -> None:
-    assert record_usage({(NAME, "x0"): USED}, [NAME], {}, 9, 60) == {}
+def test_confirmed_grant_is_free_after_polls_in_succession_without_it() -> None:
+    pool: Pool = {(NAME, "x0"): USED}
+    for misses in (1, 2):
+        pool = record_usage(pool, [NAME], {}, 9, 60, 3)
+        assert pool == {(NAME, "x0"): replace(USED, misses=misses)}
+    assert record_usage(pool, [NAME], {NAME: ["x0"]}, 9, 60, 3) == {(NAME, "x0"): USED}
+    assert record_usage(pool, [NAME], {}, 9, 60, 3) == {}
+
+
+def test_poll_that_counts_no_miss_frees_nothing() -> None:
+    pool: Pool = {(NAME, "x0"): replace(USED, misses=2)}
+    assert record_usage(pool, [NAME], {}, 9, 60, None) == pool
 
 
 def test_allocation_is_kept_without_a_pod_for_the_grace_period() -> None:
     pool: Pool = {(NAME, "x0"): NEW}
-    assert record_usage(pool, [NAME], {}, 67.9, 60) == pool
-    assert record_usage(pool, [NAME], {}, 68, 60) == {}
+    assert record_usage(pool, [NAME], {}, 67.9, 60, 3) == pool
+    assert record_usage(pool, [NAME], {}, 68, 60, 3) == {}
 
 
 def test_unknown_pool_withholds_every_grant_with_the_reason(tree: DeviceTree) -> None:
@@ -83,7 +94,7 @@ keys = st.tuples(st.sampled_from([NAME, ALIAS]), st.sampled_from(["x0", "x1"]))
     st.dictionaries(st.sampled_from([NAME, ALIAS]), st.sets(st.sampled_from(["x0", "x1"]))),
 )
 def test_no_grant_that_a_pod_uses_is_free(pool: Pool, used: dict[str, set[str]]) -> None:
-    after = record_usage(pool, [NAME, ALIAS], used, 10, 60)
+    after = record_usage(pool, [NAME, ALIAS], used, 10, 60, 1)
     assert {(name, grant) for name, grants in used.items() for grant in grants} <= after.keys()
     assert all(key in after for key, holding in pool.items() if not holding.is_confirmed)
     assert all(holding.is_confirmed == (key[1] in used.get(key[0], ())) for key, holding in after.items())
