@@ -1,5 +1,6 @@
 """Dynamic Resource Allocation: what the chart renders for the pools that use it, and only for them."""
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from genplug.allocation.device_class import build_device_classes
 from genplug.cli.doctor import parse_agent_arguments
+from genplug.cli.plan import configure
 from genplug.config.load import load_text
 from tests.chart.test_chart_notes import render_notes
 from tests.chart.test_chart_pod import get_host_paths
@@ -96,7 +98,8 @@ def test_directories_of_another_kubelet_have_the_same_path_in_the_container() ->
     assert "/var/run/cdi" not in paths
     arguments = get_agent(daemonset)["args"]
     options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
-    assert options["--dra-driver"] == "d.example"
+    # In the environment, so that `kubectl exec ... genplug plan` prints DeviceClasses of this driver.
+    assert {"name": "GENPLUG_DRA_DRIVER", "value": "d.example"} in get_agent(daemonset)["env"]
     assert parse_agent_arguments(arguments[1:]) is not None
     # The other sockets of the kubelet remain at the default paths in the container.
     assert options["--kubelet-dir"] == "/var/lib/k0s/kubelet"
@@ -237,6 +240,31 @@ def test_pod_in_the_notes_has_a_claim_if_dra_serves_all_resources(tmp_path: Path
     (request,) = template["spec"]["spec"]["devices"]["requests"]
     assert request["exactly"] == {"deviceClassName": "thing.vendor.example"}
     assert pod["spec"]["resourceClaims"][0]["resourceClaimTemplateName"] == template["metadata"]["name"]
+
+
+def test_notes_state_what_an_existing_configmap_needs_for_dra(tmp_path: Path) -> None:
+    def render_pool(**dra: str) -> str:
+        pool: dict[str, Any] = {"config": {"existingConfigMap": "mine"}, "dra": dra}
+        return render_notes(merge_values(MINIMAL, {"pools": {"lab": pool}}), tmp_path)
+
+    warning, classes = "pools.lab.dra.enabled auto means never", "creates no DeviceClass"
+    found = {
+        enabled: (warning in notes, classes in notes)
+        for enabled in ("auto", "never", "always")
+        if (notes := render_pool(enabled=enabled))
+    }
+    assert found == {"auto": (True, False), "never": (False, False), "always": (False, True)}
+    assert warning in render_pool()
+    (command,) = re.findall(r"exec ds/genplug-lab -- genplug (plan .*)", render_pool(enabled="always"))
+    assert parse_plan(command.split()).config == ["/etc/genplug"]
+    assert "auto means never" not in render_notes(MINIMAL, tmp_path)
+
+
+def parse_plan(words: list[str]) -> argparse.Namespace:
+    """Return the options of a command ``genplug plan``."""
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    return parser.parse_args(words[1:])
 
 
 def test_notes_warn_that_the_admission_policy_does_not_restrict_claims(tmp_path: Path) -> None:
