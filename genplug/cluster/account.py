@@ -28,17 +28,27 @@ class AccountError(Exception):
 
 
 class Credentials(Struct, frozen=True):
-    """How to connect to the API server. ``certificates`` is PEM; empty means HTTP without TLS, which is for tests."""
+    """How to connect to the API server: ``certificates`` are authorities in PEM.
+
+    ``has_tls`` is False for tests with HTTP, and is independent of the certificates: a token is never sent without TLS
+    because a file is empty.
+    """
 
     host: str
     port: int
     token: str
     certificates: str
+    has_tls: bool = True
 
     @property
     def authority(self) -> str:
         """The host and port, with an IPv6 address in brackets, as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def endpoint(self) -> tuple[object, ...]:
+        """What a connection depends on: everything but the token, which is sent with each request."""
+        return self.host, self.port, self.certificates, self.has_tls
 
 
 class Account:
@@ -75,14 +85,18 @@ class Account:
         token = self._read_file("token", _MAX_TOKEN_BYTES).strip()
         if not _TOKEN.fullmatch(token):
             raise AccountError(f"expected a token in {self._directory / 'token'}, found no token: {_HINT}")
-        certificates = self._read_file("ca.crt", _MAX_CA_BYTES) if self._has_tls else ""
-        return Credentials(host, int(port), token, certificates)
+        # Comments in the file can have any characters; the certificates have only those of ASCII.
+        certificates = self._read_file("ca.crt", _MAX_CA_BYTES, errors="ignore") if self._has_tls else ""
+        if self._has_tls and not certificates.strip():
+            path = self._directory / "ca.crt"
+            raise AccountError(f"expected the certificates of the API server in {path}, found an empty file: {_HINT}")
+        return Credentials(host, int(port), token, certificates, self._has_tls)
 
     def forget(self) -> None:
         """Read all files again at the next :meth:`read`, because the API server refused the token."""
         self._files.clear()
 
-    def _read_file(self, name: str, max_bytes: int) -> str:
+    def _read_file(self, name: str, max_bytes: int, errors: str = "replace") -> str:
         path = self._directory / name
         try:
             status = path.stat()
@@ -96,6 +110,6 @@ class Account:
             raise AccountError(f"cannot read {path}: {error.strerror or error}: {_HINT}") from error
         if len(content) > max_bytes:
             raise AccountError(f"expected at most {max_bytes} bytes in {path}: mount the account of the pod there")
-        text = content.decode("ascii", errors="replace")
+        text = content.decode("ascii", errors=errors)
         self._files[name] = (state, text)
         return text

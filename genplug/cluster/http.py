@@ -88,8 +88,12 @@ class HttpClient:
                     if renewed.token != credentials.token:
                         status, headers, body = await self._exchange(renewed, request)
         except TimeoutError:
+            self.close()
             text = f"the API server at {credentials.authority} did not answer '{request.action}' within {seconds:g} s"
             raise UnreachableError(text) from None
+        except UnreachableError:
+            self.close()
+            raise
         finally:
             self._count(request.verb, str(status))
         if not 200 <= status < 300:  # noqa: PLR2004 - success
@@ -116,11 +120,14 @@ class HttpClient:
             raise UnreachableError(text) from None
         try:
             yield self._read_events(credentials, request, connection, seconds + WATCH_GRACE_SECONDS)
+        except UnreachableError:
+            self.close()
+            raise
         finally:
             connection.close()
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections, which may be lost too after a connection was lost."""
         while self._idle:
             self._idle.pop().close()
 
@@ -186,6 +193,7 @@ class HttpClient:
                 return connection, *await connection.start(head, body)
             except UnreachableError:
                 connection.close()
+                self.close()
             except BaseException:
                 connection.close()
                 raise
@@ -284,9 +292,8 @@ class _Connection:
 
     def is_usable(self, credentials: Credentials) -> bool:
         """Return whether a further request may be sent with these credentials."""
-        address = (credentials.host, credentials.port, credentials.certificates)
         return (
-            (self._credentials.host, self._credentials.port, self._credentials.certificates) == address
+            self._credentials.endpoint == credentials.endpoint
             and time.monotonic() - self._idle_since < MAX_IDLE_SECONDS
             and not self._stream.is_closing
         )

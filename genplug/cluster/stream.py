@@ -129,13 +129,16 @@ class Connector:
             reason = f"its certificate cannot be verified: {error.verify_message}; check ca.crt of the service account"
         except OSError as error:
             reason = error.strerror or str(error)
+        except (ValueError, TypeError) as error:
+            # OpenSSL cannot use the name of the host or the certificates.
+            reason = str(error)
         raise UnreachableError(f"cannot connect to the API server at {credentials.authority}: {reason}")
 
     async def _connect(self, credentials: Credentials) -> ByteStream:
         reader, writer = await asyncio.open_connection(credentials.host, credentials.port)
         try:
             _keep_alive(writer.get_extra_info("socket"))
-            if not credentials.certificates:
+            if not credentials.has_tls:
                 return ByteStream(reader, writer)
             stream = TlsStream(reader, writer, self._get_context(credentials.certificates), credentials.host)
             await stream.shake_hands()
@@ -154,7 +157,8 @@ def build_context(certificates: str) -> ssl.SSLContext:
     """Return TLS settings that accept certificates of the given authorities only.
 
     Python 3.13 sets VERIFY_X509_STRICT, which rejects the authorities of many clusters, because these have no key
-    identifiers. The flag is removed; the chain, the dates and the name are verified.
+    identifiers. The flag is removed; the chain, the dates and the name are verified. Each certificate of the text is
+    trusted, also that of an intermediate authority whose root is not in the text, as by Go (crypto/x509).
 
     Raises:
         OSError: the text contains no certificate.
@@ -162,6 +166,7 @@ def build_context(certificates: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.set_alpn_protocols(["http/1.1"])
     context.load_verify_locations(cadata=certificates)
     return context

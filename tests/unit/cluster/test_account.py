@@ -63,6 +63,19 @@ def test_missing_file_names_the_file_and_the_key_of_the_pod(directory: Path, nam
     assert str(directory / name) in str(failed.value)
 
 
+@pytest.mark.parametrize("content", ["", "\n \n", "\N{BULLET}"])
+def test_file_without_certificates_is_an_error_and_never_plain_http(directory: Path, content: str) -> None:
+    (directory / "ca.crt").write_text(content)
+    with pytest.raises(AccountError, match=r"expected the certificates of the API server in .*ca\.crt") as failed:
+        Account(ENVIRONMENT, directory).read()
+    assert "set automountServiceAccountToken" in str(failed.value)
+
+
+def test_comment_that_is_not_ascii_is_left_out_of_the_certificates(directory: Path) -> None:
+    (directory / "ca.crt").write_text("# Zertifizierungsstelle f\u00fcr Tests\ncertificates", encoding="utf-8")
+    assert Account(ENVIRONMENT, directory).read().certificates == "# Zertifizierungsstelle fr Tests\ncertificates"
+
+
 @pytest.mark.parametrize("token", ["", "two words", "a\r\nInjected: header", "\N{BULLET}"])
 def test_token_that_is_not_a_header_field_is_an_error(directory: Path, token: str) -> None:
     (directory / "token").write_text(token)

@@ -77,6 +77,48 @@ async def test_request_on_a_connection_that_ends_meanwhile_is_repeated(
     assert [request.code for request in server.requests] == [200, 0, 200]
 
 
+async def open_idle_connections(server: ApiServerStandIn, http: HttpClient, count: int) -> None:
+    """Leave a number of connections idle."""
+    gate = server.faults.hang()
+    requests = [asyncio.ensure_future(http.request(list_slices())) for _ in range(count)]
+    await gate.wait_reached(count)
+    gate.open()
+    await asyncio.gather(*requests)
+    server.faults.clear()
+    assert server.accepted == count
+
+
+async def test_other_idle_connections_are_not_used_after_a_connection_was_lost(
+    server: ApiServerStandIn, http: HttpClient
+) -> None:
+    await open_idle_connections(server, http, 3)
+    server.faults.drop(times=1)
+    await http.request(list_slices())
+    await http.request(list_slices())
+    assert server.accepted == 4
+
+
+async def test_idle_connections_are_not_used_after_a_timeout(server: ApiServerStandIn, http: HttpClient) -> None:
+    await open_idle_connections(server, http, 3)
+    server.faults.hang(times=1)
+    with pytest.raises(UnreachableError, match="did not answer"):
+        await http.request(list_slices(), seconds=0.05)
+    await http.request(list_slices())
+    assert server.accepted == 4
+
+
+async def test_idle_connections_are_not_used_after_a_watch_was_lost(
+    server: ApiServerStandIn, http: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "WATCH_GRACE_SECONDS", 0.0)
+    await open_idle_connections(server, http, 2)
+    with pytest.raises(UnreachableError, match="did not end"):
+        async with http.watch(WATCH, 0.05) as events:
+            await anext(events)
+    await http.request(list_slices())
+    assert server.accepted == 4
+
+
 async def test_request_on_a_new_connection_is_not_repeated(server: ApiServerStandIn, http: HttpClient) -> None:
     server.faults.drop()
     with pytest.raises(UnreachableError, match=f"no answer from the API server at 127.0.0.1:{server.port}"):

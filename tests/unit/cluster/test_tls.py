@@ -2,17 +2,19 @@
 
 import asyncio
 import ssl
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from genplug.cluster import stream
-from genplug.cluster.account import Account
+from genplug.cluster.account import Account, Credentials
 from genplug.cluster.errors import UnreachableError
 from genplug.cluster.http import HttpClient
-from genplug.cluster.stream import build_context
+from genplug.cluster.stream import Connector, build_context
 from genplug.testing.api_server import ApiServerStandIn
+from genplug.testing.api_server.certificates import build_server_context, create_certificates
 from tests.support.api_server import build_account, build_document, connect, list_slices
 from tests.unit.cluster.test_http import WATCH
 
@@ -94,6 +96,42 @@ async def test_file_without_a_certificate_is_an_error(api_server: ApiServerStand
     (tmp_path / "ca.crt").write_text("text")
     with pytest.raises(UnreachableError, match="cannot connect to the API server"):
         await HttpClient(account, "test").request(list_slices())
+
+
+async def test_certificates_with_a_comment_that_is_not_ascii_are_used(
+    api_server: ApiServerStandIn, tmp_path: Path
+) -> None:
+    account = build_account(api_server, tmp_path)
+    certificates = (tmp_path / "ca.crt").read_text()
+    (tmp_path / "ca.crt").write_text(f"# Autorit\u00e9\n{certificates}", encoding="utf-8")
+    assert (await HttpClient(account, "test").request(list_slices()))["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "certificates"), [("127.0.0.1", "certificat \u00e9"), (f"{'a' * 70}.example.com", "certificates")]
+)
+async def test_text_that_openssl_or_the_resolver_cannot_use_is_an_error(
+    api_server: ApiServerStandIn, host: str, certificates: str
+) -> None:
+    with pytest.raises(UnreachableError, match="cannot connect to the API server"):
+        await Connector().connect(Credentials(host, api_server.port, "token", certificates))
+
+
+async def test_intermediate_authority_without_its_root_is_accepted(tmp_path: Path) -> None:
+    create_certificates(tmp_path, ("127.0.0.1",))
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "root.key")
+    signer = ("-CA", "root.crt", "-CAkey", "root.key", "-CAcreateserial")
+    for command in (
+        ("req", "-x509", *key, "-config", "openssl.cnf", "-extensions", "ca", "-subj", "/CN=root", "-out", "root.crt"),
+        ("x509", "-in", "ca.crt", *signer, "-out", "intermediate.crt"),
+    ):
+        subprocess.run(["openssl", *command], cwd=tmp_path, check=True, capture_output=True)  # noqa: ASYNC221, S603, S607
+    certificates = (tmp_path / "intermediate.crt").read_text()
+    server = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0, ssl=build_server_context(tmp_path))
+    port = server.sockets[0].getsockname()[1]
+    connected = await Connector().connect(Credentials("127.0.0.1", port, "token", certificates))
+    connected.close()
+    server.close()
 
 
 SCRIPT = """
