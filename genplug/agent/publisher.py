@@ -95,9 +95,14 @@ class Publisher:
         self._apply(RegistrationChanged(registration))
 
     async def run(self) -> None:
-        """Publish until cancelled. The slices remain; the kubelet deletes them if the driver does not return."""
+        """Publish until cancelled. The slices remain; the kubelet deletes them if the driver does not return.
+
+        Raises:
+            Exception: the watch failed by an internal error, or because the system has no memory or thread for it.
+        """
         try:
             while True:
+                self._check_watch()
                 if self._is_changed:
                     self._is_changed = False
                     self._apply(WantedChanged(self._build_pools()))
@@ -148,6 +153,8 @@ class Publisher:
         self._close_watch()
         is_open = asyncio.Event()
         self._watch = asyncio.create_task(self._follow(resource_version, is_open), name="genplug-slices")
+        self._watch.add_done_callback(lambda _watch: is_open.set())
+        self._watch.add_done_callback(lambda _watch: self._wakeup.set())
         await is_open.wait()
 
     async def _follow(self, resource_version: str, is_open: asyncio.Event) -> None:
@@ -161,7 +168,11 @@ class Publisher:
         except _REQUEST_ERRORS as error:
             ended = WatchEnded(error) if is_open.is_set() else ActionFailed(OpenWatch(resource_version), error)
         self._apply(ended)
-        is_open.set()
+
+    def _check_watch(self) -> None:
+        """Raise the error that ended the task of the watch, other than a failed request."""
+        if self._watch is not None and self._watch.done():
+            self._watch.result()
 
     def _close_watch(self) -> None:
         if self._watch is not None:

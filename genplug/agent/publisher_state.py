@@ -13,9 +13,17 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from genplug.allocation.slice_plan import Answered, DeleteSlice, Write, find_dropped_fields, plan_writes
+from genplug.allocation.slice_plan import (
+    Answered,
+    DeleteSlice,
+    Write,
+    actual_content,
+    find_dropped_fields,
+    plan_writes,
+    wanted_content,
+)
 from genplug.allocation.slices import ActualSlice, SliceScope, WantedPool, read_slice
-from genplug.cluster.errors import ApiError
+from genplug.cluster.errors import ApiError, UnreachableError
 from genplug.observe.events import Event
 from genplug.observe.text import count_noun
 
@@ -42,7 +50,9 @@ MISSING_NODE_SECONDS = 10.0
 SHORT_WATCH_SECONDS = 10.0
 """A watch that ends sooner counts as a failure, so that a proxy that ends each watch causes no stream of requests."""
 _INVALID = frozenset({400, 413, 422})
-_FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE = 403, 404, 409, 410
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _TOO_MANY = 401, 403, 404, 409, 410, 429
+_OF_ALL_WRITES = frozenset({_UNAUTHORIZED, _NOT_FOUND, _CONFLICT, _GONE, _TOO_MANY})
+"""The errors of a write after which no pool is written for a time, or all slices are read again."""
 
 
 class Phase(StrEnum):
@@ -173,11 +183,16 @@ class Notice(Struct, frozen=True):
 
 
 class Refusal(Struct, frozen=True):
-    """The API server refused a slice of a pool as invalid: nothing is written for these slices until ``until``."""
+    """The API server refused a write of a pool: nothing is written for this pool until ``until``.
 
-    pool: WantedPool
+    ``pool`` has the devices if these are invalid: other devices are written at once. It is None for other reasons.
+    ``failures`` counts the consecutive refusals of the pool.
+    """
+
+    pool: WantedPool | None
     reason: str
     until: Seconds
+    failures: int = 1
 
 
 class PublisherState(Struct, frozen=True):
@@ -185,11 +200,13 @@ class PublisherState(Struct, frozen=True):
 
     ``pools`` are the wanted pools, None if no resource is served by Dynamic Resource Allocation. ``actual`` has the
     slices of the API server by name, None if they have to be listed. ``is_watching`` states that changes of them arrive
-    since ``watch_since``. ``keeps_taints`` states that the API server has not dropped taints yet. ``writes`` has the
-    times of the last writes of each slice. ``in_flight`` is the write that was sent and is not answered yet. Nothing is
-    sent before ``retry_at``, and ``error`` is the reason. ``changed_at`` is the time of the last change of the wanted
-    pools, or of the registration if that was later. ``published`` has the pools that were published last, and
-    ``may_have_slices`` states that the API server may have slices of the driver.
+    since ``watch_since``. ``keeps_taints`` states that the API server has not dropped taints yet. ``was_away`` states
+    that it could not be reached since the last list: it may keep taints after an upgrade. ``refusals`` has the pools
+    that the API server refuses, by name. ``writes`` has the times of the last writes of each slice. ``in_flight`` is
+    the write that was sent and is not answered yet. Nothing is sent before ``retry_at``, and ``error`` is the reason.
+    ``changed_at`` is the time of the last change of the wanted pools, or of the registration if that was later.
+    ``published`` has the pools that were published last, without those that were refused, and ``may_have_slices``
+    states that the API server may have slices of the driver.
     """
 
     phase: Phase = Phase.IDLE
@@ -201,6 +218,7 @@ class PublisherState(Struct, frozen=True):
     is_watching: bool = False
     watch_since: Seconds = 0.0
     keeps_taints: bool = True
+    was_away: bool = False
     answers: Mapping[str, Answered] = {}
     refusals: Mapping[str, Refusal] = {}
     writes: Mapping[str, tuple[Seconds, ...]] = {}
@@ -242,7 +260,8 @@ def decide(state: PublisherState, now: Seconds) -> Decision:
         phase = Phase.UNSUPPORTED if state.is_unsupported else Phase.BACKOFF
         return Decision(replace(state, phase=phase), due=state.retry_at)
     reading = Phase.DRAIN if is_draining else Phase.LIST
-    if state.scope is None:
+    scope = state.scope
+    if scope is None:
         return Decision(replace(state, phase=reading), ReadNode())
     if state.actual is None:
         return Decision(replace(state, phase=reading), ListSlices())
@@ -251,15 +270,19 @@ def decide(state: PublisherState, now: Seconds) -> Decision:
     if not is_draining and state.registration is Registration.WAITING:
         # The kubelet deletes the slices of a driver that is not registered.
         return Decision(replace(state, phase=Phase.WAIT_KUBELET))
-    plan = plan_writes(state.pools or (), state.actual.values(), state.scope, state.answers)
-    allowed = {} if is_draining else _find_allowed_times(state, plan)
+    plan = plan_writes(state.pools or (), state.actual.values(), scope, state.answers)
+    planned = frozenset(map(_pool_of, plan))
+    if state.refusals.keys() - planned:
+        state = replace(state, refusals={name: found for name, found in state.refusals.items() if name in planned})
+    allowed = _find_allowed_times(state, plan)
     write = next((write for write in plan if allowed.get(_pool_of(write), -inf) <= now), None)
     if write is not None:
         phase = Phase.DRAIN if is_draining else Phase.SYNC
         sending = replace(state, phase=phase, in_flight=write, may_have_slices=True)
-        return Decision(sending, WriteSlice(write, state.scope))
-    if plan and any(write.name not in _refused_slices(state) for write in plan):
-        return Decision(replace(state, phase=Phase.SYNC), due=min(allowed.values()))
+        return Decision(sending, WriteSlice(write, scope))
+    if is_draining or planned - state.refusals.keys():
+        phase = Phase.DRAIN if is_draining else Phase.SYNC
+        return Decision(replace(state, phase=phase), due=min(allowed.values(), default=inf))
     return _rest(state, now, due=min(allowed.values(), default=inf))
 
 
@@ -273,7 +296,11 @@ def apply_event(
     match event:
         case WantedChanged(pools):
             changed = {pool.name: pool for pool in pools or ()}
-            refusals = {name: found for name, found in state.refusals.items() if changed.get(name) == found.pool}
+            refusals = {
+                name: found
+                for name, found in state.refusals.items()
+                if found.pool is None or changed.get(name) == found.pool
+            }
             return replace(state, pools=pools, refusals=refusals, changed_at=now), ()
         case RegistrationChanged(registration):
             return _on_registration(replace(state, changed_at=now), registration)
@@ -281,6 +308,7 @@ def apply_event(
             return replace(state, scope=scope), ()
         case SlicesListed(slices, version):
             listed = replace(state, actual=slices, resource_version=version, is_unsupported=False)
+            listed = replace(listed, keeps_taints=state.keeps_taints or state.was_away, was_away=False)
             return replace(listed, may_have_slices=state.may_have_slices or bool(slices)), ()
         case WatchOpened():
             return replace(state, is_watching=True, watch_since=now), ()
@@ -296,15 +324,15 @@ def apply_event(
 
 def _rest(state: PublisherState, now: Seconds, due: Seconds) -> Decision:
     """Return the decision for an empty plan. Failures are forgotten when the watch has lasted for a time."""
-    resting = replace(state, phase=Phase.WATCH, error="", published=state.pools)
+    pools = tuple(pool for pool in state.pools or () if pool.name not in state.refusals)
+    resting = replace(state, phase=Phase.WATCH, error="", published=pools)
     steady_at = state.watch_since + SHORT_WATCH_SECONDS
     if now >= steady_at:
         resting = replace(resting, failures=0)
     elif state.failures:
         due = min(due, steady_at)
-    if state.published == state.pools or state.pools is None:
+    if state.published == pools or (state.refusals and not pools):
         return Decision(resting, due=due)
-    pools = [pool for pool in state.pools if pool.name not in state.refusals]
     slices = [part for pool in pools for part in pool.slices]
     devices = sum(len(part.devices) for part in slices)
     parts = count_noun(len(slices), "ResourceSlice"), count_noun(devices, "device"), count_noun(len(pools), "resource")
@@ -314,13 +342,16 @@ def _rest(state: PublisherState, now: Seconds, due: Seconds) -> Decision:
 
 
 def _find_allowed_times(state: PublisherState, plan: tuple[Write, ...]) -> Mapping[str, Seconds]:
-    """Return when the writes of each pool may be sent: all at the same time, so that it is incomplete only shortly."""
+    """Return when the writes of each pool may be sent: all at the same time, so that it is incomplete only shortly.
+
+    While slices of resources that are not served any more are deleted, only refusals delay the deletions.
+    """
     allowed: dict[str, Seconds] = {}
     for write in plan:
         pool = _pool_of(write)
         refusal = state.refusals.get(pool)
         earliest = allowed.get(pool, -inf if refusal is None else refusal.until)
-        allowed[pool] = max(earliest, _slice_allowed_at(state, write.name))
+        allowed[pool] = earliest if state.pools is None else max(earliest, _slice_allowed_at(state, write.name))
     return allowed
 
 
@@ -330,10 +361,6 @@ def _slice_allowed_at(state: PublisherState, name: str) -> Seconds:
         return -inf
     is_slow = len(times) == MANY_WRITES and times[-1] - times[0] < MANY_WRITES_SECONDS
     return times[-1] + (SLOW_WRITE_SECONDS if is_slow else WRITE_SECONDS)
-
-
-def _refused_slices(state: PublisherState) -> frozenset[str]:
-    return frozenset(part.name for refusal in state.refusals.values() for part in refusal.pool.slices)
 
 
 def _pool_of(write: Write) -> str:
@@ -382,8 +409,9 @@ def _on_slice_seen(state: PublisherState, event: SliceSeen) -> tuple[PublisherSt
     if is_own or event.name not in wanted:
         return seen, ()
     if event.found is not None:
-        answer = Answered(wanted[event.name], event.found.content)
-        if event.found.content == wanted[event.name] or state.answers.get(event.name) == answer:
+        answer = state.answers.get(event.name)
+        sent = answer is not None and (answer.sent.devices, answer.answered.devices)
+        if event.found.content == wanted[event.name] or sent == (wanted[event.name], event.found.content):
             return seen, ()
         writer = f" by {event.found.writer}" if event.found.writer else ""
         change = f"changed{writer}"
@@ -407,32 +435,37 @@ def _on_written(
     state: PublisherState, write: Write, answer: Mapping[str, Any] | None, now: Seconds
 ) -> tuple[PublisherState, tuple[Notice, ...]]:
     actual = dict(state.actual or {})
-    recent = {name: times for name, times in state.writes.items() if now - times[-1] < MANY_WRITES_SECONDS}
-    times = {**recent, write.name: (*recent.get(write.name, ()), now)[-MANY_WRITES:]}
+    answers = {name: found for name, found in state.answers.items() if name != write.name}
+    written = replace(state, answers=answers, writes=_count_write(state, write, now), in_flight=None, error="")
     if isinstance(write, DeleteSlice) or answer is None:
-        actual.pop(write.name, None)
-        answers = {name: found for name, found in state.answers.items() if name != write.name}
-        written = replace(state, answers=answers)
+        known = actual.get(write.name)
+        # Another client can have created a slice of this name again, which the watch has sent already.
+        if known is not None and isinstance(write, DeleteSlice) and known.uid == write.uid:
+            del actual[write.name]
         dropped: tuple[str, ...] = ()
     else:
         found = read_slice(answer)
         known = actual.get(write.name)
-        # The watch can have sent a later change already.
-        if known is None or not _is_newer(known.resource_version, found.resource_version):
+        if state.scope is not None:
+            answered = Answered(wanted_content(write.pool, write.part, state.scope), actual_content(found))
+            written = replace(written, answers={**answers, write.name: answered})
+        # The watch can have sent a later change already, also the deletion.
+        if known is None and _is_newer(state.resource_version, found.resource_version):
+            written = replace(written, scope=None)
+        elif known is None or not _is_newer(known.resource_version, found.resource_version):
             actual[write.name] = found
-        written = replace(state, answers={**state.answers, write.name: Answered(write.part.content, found.content)})
         dropped = tuple(find_dropped_fields(write.part.devices, answer))
-    written = replace(
-        written,
-        actual=None if state.actual is None else actual,
-        writes=times,
-        in_flight=None,
-        error="",
-    )
+    written = replace(written, actual=None if state.actual is None else actual)
     if "taints" not in dropped or not state.keeps_taints:
         return written, ()
     text = "the API server drops the taints of devices, so that unhealthy devices are left out of the ResourceSlices"
     return replace(written, keeps_taints=False), (Notice(Event.TAINTS_DROPPED, text),)
+
+
+def _count_write(state: PublisherState, write: Write, now: Seconds) -> Mapping[str, tuple[Seconds, ...]]:
+    """Return the times of the last writes of each slice, with a write that was answered now."""
+    recent = {name: times for name, times in state.writes.items() if now - times[-1] < MANY_WRITES_SECONDS}
+    return {**recent, write.name: (*recent.get(write.name, ()), now)[-MANY_WRITES:]}
 
 
 def _on_failed(
@@ -441,6 +474,7 @@ def _on_failed(
     # The write may have had its effect: the slices are listed, and watched again from the list.
     failed = replace(state, actual=None, is_watching=False)
     if not isinstance(error, ApiError):
+        failed = replace(failed, was_away=state.was_away or isinstance(error, UnreachableError))
         waiting = _back_off(failed, str(error), now, jitter, MAX_CONNECT_RETRY_SECONDS)
         return waiting, _away_notices(state, str(error))
     if error.is_path_unknown:
@@ -448,10 +482,10 @@ def _on_failed(
         notices = () if state.is_unsupported else (Notice(Event.DRA_UNSUPPORTED, text),)
         return replace(failed, is_unsupported=True, error=text, retry_at=now + UNSUPPORTED_SECONDS), notices
     failed = replace(failed, is_unsupported=False)
-    if isinstance(action, WriteSlice) and error.status in _INVALID and not isinstance(action.write, DeleteSlice):
-        return _refuse(state, action.write.pool, action.write.name, error, now)
+    if isinstance(action, WriteSlice) and error.status not in _OF_ALL_WRITES:
+        return _refuse(state, action.write, error, now, jitter)
     if error.status == _FORBIDDEN:
-        text = f"{error}. Grant the verbs of the chart to the service account, or correct the admission policy"
+        text = _describe_refusal(error)
         waiting = replace(failed, failures=state.failures + 1, error=text, retry_at=now + FORBIDDEN_SECONDS)
         return waiting, (() if state.error == text else (Notice(Event.SLICES_REFUSED, text, {"status": error.status}),))
     if isinstance(action, ReadNode) and error.status == _NOT_FOUND:
@@ -461,21 +495,46 @@ def _on_failed(
         return replace(failed, failures=1), ()
     waiting = _back_off(failed, str(error), now, jitter, MAX_RETRY_SECONDS)
     if error.retry_after is not None:
-        waiting = replace(waiting, retry_at=now + max(error.retry_after, 1.0) * (1 + 0.25 * jitter))
+        requested = now + error.retry_after * (1 + 0.25 * jitter)
+        waiting = replace(waiting, retry_at=max(waiting.retry_at, requested))
     return waiting, _away_notices(state, str(error))
 
 
 def _refuse(
-    state: PublisherState, pool: WantedPool, name: str, error: ApiError, now: Seconds
+    state: PublisherState, write: Write, error: ApiError, now: Seconds, jitter: float
 ) -> tuple[PublisherState, tuple[Notice, ...]]:
-    """Leave out a pool that the API server refuses; the other pools continue."""
-    refusal = Refusal(pool, str(error), now + REFUSED_SECONDS)
-    text = f"the ResourceSlice {name} of {pool.resource} is refused: {error}"
-    previous = state.refusals.get(pool.name)
-    is_new = previous is None or (previous.pool, previous.reason) != (pool, refusal.reason)
-    facts = {"resource": pool.resource, "slice": name, "status": error.status}
-    notices = (Notice(Event.SLICES_REFUSED, text, facts),) if is_new else ()
-    return replace(state, refusals={**state.refusals, pool.name: refusal}), notices
+    """Leave out a pool whose write the API server refuses; the other pools continue.
+
+    The slices are not listed again: the watch sends the change if the write had its effect nevertheless.
+    """
+    name = _pool_of(write)
+    pool = write.pool if not isinstance(write, DeleteSlice) and error.status in _INVALID else None
+    previous = state.refusals.get(name)
+    failures = 1 if previous is None else previous.failures + 1
+    if pool is not None:
+        pause = REFUSED_SECONDS
+    elif error.status == _FORBIDDEN:
+        pause = FORBIDDEN_SECONDS
+    else:
+        pause = max(_find_pause(failures - 1, jitter, MAX_RETRY_SECONDS), error.retry_after or 0.0)
+    refusal = Refusal(pool, _describe_refusal(error), now + pause, failures)
+    changed = replace(
+        state, refusals={**state.refusals, name: refusal}, writes=_count_write(state, write, now), is_unsupported=False
+    )
+    if previous is not None and (previous.pool, previous.reason) == (pool, refusal.reason):
+        return changed, ()
+    text = f"the ResourceSlice {write.name} of the pool {name} is refused: {refusal.reason}"
+    facts: dict[str, object] = {"slice": write.name, "status": error.status}
+    if not isinstance(write, DeleteSlice):
+        text = f"the ResourceSlice {write.name} of {write.pool.resource} is refused: {refusal.reason}"
+        facts["resource"] = write.pool.resource
+    return changed, (Notice(Event.SLICES_REFUSED, text, facts),)
+
+
+def _describe_refusal(error: ApiError) -> str:
+    if error.status != _FORBIDDEN:
+        return str(error)
+    return f"{error}. Grant the verbs of the chart to the service account, or correct the admission policy"
 
 
 def _away_notices(state: PublisherState, text: str) -> tuple[Notice, ...]:
@@ -484,13 +543,21 @@ def _away_notices(state: PublisherState, text: str) -> tuple[Notice, ...]:
 
 
 def _back_off(state: PublisherState, reason: str, now: Seconds, jitter: float, longest: Seconds) -> PublisherState:
-    """Wait 1 s after the first failure, doubled after each further failure, plus up to a quarter."""
-    pause = min(2.0 ** min(state.failures, 10), longest) * (1 + 0.25 * jitter)
+    """Wait after a failure, longer after each further failure."""
+    pause = _find_pause(state.failures, jitter, longest)
     return replace(state, failures=state.failures + 1, error=reason, retry_at=now + pause)
 
 
+def _find_pause(failures: int, jitter: float, longest: Seconds) -> Seconds:
+    """Return the pause after a number of earlier failures: 1 s, doubled for each of them, plus up to a quarter."""
+    return min(2.0 ** min(failures, 10), longest) * (1 + 0.25 * jitter)
+
+
 class PoolStatus(Struct, frozen=True):
-    """A published resource, for the status. ``refusal`` is the reason if the API server refuses its slices."""
+    """A published resource, for the status: its slices and devices at the API server.
+
+    ``refusal`` is the reason if the API server refuses its slices.
+    """
 
     resource: str
     pool: str
@@ -512,12 +579,26 @@ class PublisherStatus(Struct, frozen=True):
 
 def build_status(state: PublisherState, now: Seconds) -> PublisherStatus:
     """Return the status of the publisher."""
-    pools = []
-    for pool in state.pools or ():
-        devices = [device for part in pool.slices for device in part.devices]
-        tainted = sum(bool(device.taints) for device in devices)
-        refusal = state.refusals.get(pool.name)
-        reason = "" if refusal is None else refusal.reason
-        pools.append(PoolStatus(pool.resource, pool.name, len(pool.slices), len(devices), tainted, reason))
-    retry_seconds = max(state.retry_at - now, 0.0) if state.error else 0.0
-    return PublisherStatus(state.phase, state.error, retry_seconds, state.keeps_taints, tuple(pools))
+    pools = tuple(_build_pool_status(state, pool) for pool in state.pools or ())
+    error, retry_at = state.error, state.retry_at
+    # The reason is the rights, a webhook or the API server: the status has it like an error of all requests.
+    refused = next((refusal for refusal in state.refusals.values() if refusal.pool is None), None)
+    if refused is not None and not error:
+        error, retry_at = refused.reason, refused.until
+    retry_seconds = max(retry_at - now, 0.0) if error else 0.0
+    return PublisherStatus(state.phase, error, retry_seconds, state.keeps_taints, pools)
+
+
+def _build_pool_status(state: PublisherState, pool: WantedPool) -> PoolStatus:
+    """Return the slices that the API server has, or had when they were known last."""
+    refusal = state.refusals.get(pool.name)
+    reason = "" if refusal is None else refusal.reason
+    if state.actual is not None:
+        found = [part for part in state.actual.values() if part.pool == pool.name]
+        devices, tainted = sum(part.devices for part in found), sum(part.tainted for part in found)
+        return PoolStatus(pool.resource, pool.name, len(found), devices, tainted, reason)
+    published = next((known for known in state.published or () if known.name == pool.name), None)
+    slices = () if published is None else published.slices
+    content = [device for part in slices for device in part.devices]
+    tainted = sum(bool(device.taints) for device in content)
+    return PoolStatus(pool.resource, pool.name, len(slices), len(content), tainted, reason)

@@ -60,11 +60,29 @@ class CreateSlice(Struct, frozen=True):
 Write: TypeAlias = DeleteSlice | UpdateSlice | CreateSlice
 
 
-class Answered(Struct, frozen=True):
-    """The answer to a write: the digest of the devices that were sent, and that of the devices in the answer."""
+class SliceContent(Struct, frozen=True):
+    """What is compared of a slice: the digest of its devices, the number of slices of its pool, the UIDs of owners."""
 
-    sent: str
-    answered: str
+    devices: str
+    count: int
+    owners: tuple[str, ...]
+
+
+class Answered(Struct, frozen=True):
+    """The answer to a write: what was sent, and what the API server has made of it."""
+
+    sent: SliceContent
+    answered: SliceContent
+
+
+def wanted_content(pool: WantedPool, part: WantedSlice, scope: SliceScope) -> SliceContent:
+    """Return the content of a slice that is wanted."""
+    return SliceContent(part.content, len(pool.slices), (scope.node_uid,))
+
+
+def actual_content(found: ActualSlice) -> SliceContent:
+    """Return the content of a slice of the API server."""
+    return SliceContent(found.content, found.count, found.owners)
 
 
 def plan_writes(
@@ -76,7 +94,7 @@ def plan_writes(
     """Return the writes that lead from the actual slices of the driver on the node to the wanted slices.
 
     Deletions come first, then updates, then creations. ``answers`` has the answers to the last writes by the names of
-    the slices: a slice that the API server itself has changed is not written again for the same devices.
+    the slices: a slice that the API server itself or a webhook has changed is not written again with the same content.
     """
     pools = {pool.name: pool for pool in wanted}
     by_pool: dict[str, list[ActualSlice]] = defaultdict(list)
@@ -149,8 +167,9 @@ def _is_settled(
     found: ActualSlice, part: WantedSlice, pool: WantedPool, scope: SliceScope, answer: Answered | None
 ) -> bool:
     """Return whether a slice needs no write, apart from its generation."""
-    has_devices = found.content == part.content or answer == Answered(part.content, found.content)
-    return has_devices and found.count == len(pool.slices) and scope.node_uid in found.owners
+    wanted, actual = wanted_content(pool, part, scope), actual_content(found)
+    is_equal = (actual.devices, actual.count) == (wanted.devices, wanted.count) and scope.node_uid in actual.owners
+    return is_equal or answer == Answered(wanted, actual)
 
 
 def _write(pool: WantedPool, part: WantedSlice, generation: int, found: ActualSlice | None) -> Write:

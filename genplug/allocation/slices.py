@@ -63,7 +63,8 @@ class ActualSlice(Struct, frozen=True):
     """A slice of the API server, as far as :mod:`genplug.allocation.slice_plan` compares it.
 
     ``content`` is the digest of its devices, as of a :class:`WantedSlice`, and ``owners`` has the UIDs of its owners.
-    ``writer`` is the field manager that has written the slice last, for messages.
+    ``writer`` is the field manager that has written the slice last, for messages. ``devices`` and ``tainted`` count its
+    devices and those of them with taints, for the status.
     """
 
     name: str
@@ -77,6 +78,8 @@ class ActualSlice(Struct, frozen=True):
     content: str
     owners: tuple[str, ...]
     writer: str = ""
+    devices: int = 0
+    tainted: int = 0
 
 
 def build_pool(published: PublishedResource, scope: SliceScope, previous: WantedPool | None = None) -> WantedPool:
@@ -88,7 +91,7 @@ def build_pool(published: PublishedResource, scope: SliceScope, previous: Wanted
         devices = published.devices[start : start + DEVICES_PER_SLICE]
         title = slice_name(scope, name, number)
         part = known.get(title)
-        if part is None or part.devices != devices:
+        if part is None or not _are_equal(part.devices, devices):
             part = WantedSlice(title, devices, digest_devices([device_document(device) for device in devices]))
         slices.append(part)
     pool = WantedPool(name, published.resource, tuple(slices))
@@ -166,7 +169,7 @@ def read_slice(document: Mapping[str, Any]) -> ActualSlice:
     """
     try:
         metadata, spec = document["metadata"], document["spec"]
-        pool = spec["pool"]
+        pool, devices = spec["pool"], spec.get("devices") or ()
         return ActualSlice(
             name=str(metadata["name"]),
             uid=str(metadata["uid"]),
@@ -179,6 +182,8 @@ def read_slice(document: Mapping[str, Any]) -> ActualSlice:
             content=_digest_spec(spec),
             owners=tuple(str(owner["uid"]) for owner in metadata.get("ownerReferences") or ()),
             writer=_last_writer(metadata.get("managedFields") or ()),
+            devices=len(devices),
+            tainted=sum(bool(device.get("taints")) for device in devices),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"expected a {KIND} of {API_VERSION}, found an object without {error}") from error
@@ -233,6 +238,17 @@ def _last_writer(managed_fields: Sequence[Mapping[str, Any]]) -> str:
     """Return the field manager with the latest time, the last of several within a second."""
     by_time = sorted(managed_fields, key=lambda entry: str(entry.get("time") or ""))
     return str(by_time[-1].get("manager") or "") if by_time else ""
+
+
+def _are_equal(previous: Sequence[PublishedDevice], devices: Sequence[PublishedDevice]) -> bool:
+    """Return whether devices are equal, with the types of their attributes: in Python, True equals 1."""
+    return previous == devices and all(
+        old is new or _attribute_types(old) == _attribute_types(new) for old, new in zip(previous, devices, strict=True)
+    )
+
+
+def _attribute_types(device: PublishedDevice) -> dict[str, type]:
+    return {name: type(value) for name, value in device.attributes.items()}
 
 
 def _label(name: str, resource: str) -> str:

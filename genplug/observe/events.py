@@ -252,7 +252,7 @@ class Event(Enum):
     SLICES_REFUSED = (
         "slices_refused",
         logging.ERROR,
-        "The API server refuses ResourceSlices. The agent retries. Keys: `driver`, `status`; `slice` if it is invalid.",
+        "The API server refuses ResourceSlices. The agent retries. Keys: `driver`, `status`; `slice` after a write.",
     )
     SLICES_RESTORED = (
         "slices_restored",

@@ -14,6 +14,7 @@ from genplug.agent import publisher_state
 from genplug.agent.publisher import Publisher
 from genplug.agent.publisher_state import Phase, Registration
 from genplug.allocation.published import PublishedResource
+from genplug.cluster import http
 from genplug.observe.events import Event, EventLog, LogEvent
 from genplug.testing.api_server import ApiServerStandIn
 from genplug.testing.condition import Condition
@@ -179,6 +180,41 @@ async def test_changes_that_the_watch_lost_are_found_by_a_list(running: Running,
     server.wipe_slices(NODE)
     server.expire_watches()
     await running.wait_published(3)
+
+
+async def test_publisher_that_cannot_open_a_watch_fails(
+    server: ApiServerStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_connection = asyncio.open_connection
+
+    async def connect_once(*arguments: Any) -> Any:
+        if server.accepted:
+            # As the resolver of names does without a thread.
+            raise RuntimeError("can't start new thread")
+        return await open_connection(*arguments)
+
+    monkeypatch.setattr(asyncio, "open_connection", connect_once)
+    running = Running(server, tmp_path)
+    running.publisher.set_registration(Registration.REGISTERED)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await asyncio.wait_for(running.publisher.run(), 5)
+
+
+async def test_publisher_whose_watch_has_no_memory_fails(
+    server: ApiServerStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(_text: bytes) -> object:
+        raise MemoryError
+
+    running = Running(server, tmp_path)
+    running.publisher.set_registration(Registration.REGISTERED)
+    task = asyncio.create_task(running.publisher.run())
+    await running.wait_for_notice(Event.SLICES_PUBLISHED)
+    monkeypatch.setattr(http, "parse_json", parse)
+    server.send_bookmarks()
+    with pytest.raises(MemoryError):
+        await asyncio.wait_for(task, 5)
+    await server.wait_for(lambda: server.watches == 0)
 
 
 async def test_token_that_is_rotated_does_not_interrupt(running: Running, server: ApiServerStandIn) -> None:

@@ -111,16 +111,19 @@ class Simulation:
             assert isinstance(action, ReadNode | ListSlices | OpenWatch | WriteSlice)
             self.apply(ActionFailed(action, error))
 
+    def next_version(self) -> str:
+        return str(next(self._versions))
+
     def count(self, name: str) -> int:
         return sum(action == name for _, action in self.actions)
 
     def delete(self, name: str) -> None:
         del self.slices[name]
-        self.apply(SliceSeen(name, None, str(next(self._versions))))
+        self.apply(SliceSeen(name, None, self.next_version()))
 
     def edit(self, name: str) -> None:
         edited = replace(
-            self.slices[name], content="edited", resource_version=str(next(self._versions)), writer="kubectl-edit"
+            self.slices[name], content="edited", resource_version=self.next_version(), writer="kubectl-edit"
         )
         self.slices[name] = edited
         self.apply(SliceSeen(name, edited, edited.resource_version))
@@ -130,7 +133,7 @@ class Simulation:
             case ReadNode():
                 self.apply(NodeRead(SCOPE))
             case ListSlices():
-                self.apply(SlicesListed(dict(self.slices), str(next(self._versions))))
+                self.apply(SlicesListed(dict(self.slices), self.next_version()))
             case OpenWatch():
                 self.apply(WatchOpened())
             case CloseWatch():
@@ -141,7 +144,7 @@ class Simulation:
                     self.apply(SliceWritten(write, None))
             case WriteSlice(CreateSlice() | UpdateSlice() as write):
                 document = slice_document(SCOPE, write.pool, write.part, write.generation, uid=f"uid-of-{write.name}")
-                document["metadata"] |= {"resourceVersion": str(next(self._versions))}
+                document["metadata"] |= {"resourceVersion": self.next_version()}
                 if not self.keeps_taints:
                     for device in document["spec"]["devices"]:
                         device.pop("taints", None)
@@ -491,7 +494,7 @@ def test_status_has_the_pools_and_the_error(simulation: Simulation) -> None:
     assert (status.phase, status.error, status.retry_seconds) == (Phase.WATCH, "", 0.0)
     assert status.pools == (
         PoolStatus("example.com/x", "node-1/example.com/x", 2, 70, 2),
-        PoolStatus("example.com/bad", "node-1/example.com/bad", 1, 3, 0, str(refused)),
+        PoolStatus("example.com/bad", "node-1/example.com/bad", 0, 0, 0, str(refused)),
     )
     simulation.fail = lambda _action: UNREACHABLE
     simulation.now += 20
@@ -499,6 +502,141 @@ def test_status_has_the_pools_and_the_error(simulation: Simulation) -> None:
     simulation.run()
     status = build_status(simulation.state, simulation.now)
     assert (status.phase, status.error, status.retry_seconds) == (Phase.BACKOFF, str(UNREACHABLE), 1.0)
+    assert [(pool.slices, pool.devices, pool.tainted) for pool in status.pools] == [(2, 70, 2), (0, 0, 0)]
+
+
+def test_status_has_the_devices_of_the_api_server_until_a_change_is_written(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.fail = lambda action: ApiError("update", 403) if isinstance(action, WriteSlice) else None
+    simulation.now += 20
+    simulation.want(publish(5, tainted=frozenset({0})))
+    status = build_status(simulation.state, simulation.now)
+    (pool,) = status.pools
+    assert (pool.slices, pool.devices, pool.tainted) == (1, 3, 0)
+    assert pool.refusal == status.error
+    assert status.error.startswith("the API server answered 403 to 'update'")
+    assert status.retry_seconds == 60.0
+    (name,) = simulation.slices
+    simulation.delete(name)
+    (pool,) = build_status(simulation.state, simulation.now).pools
+    assert (pool.slices, pool.devices) == (0, 0)
+
+
+def send_create(simulation: Simulation) -> WriteSlice:
+    """Start the publisher until it sends the creation of its slice, and return it unanswered."""
+    simulation.apply(WantedChanged(build(publish(3))))
+    simulation.apply(RegistrationChanged(Registration.REGISTERED))
+    while not isinstance(action := simulation.decide().action, WriteSlice):
+        assert action is not None
+        simulation.perform(action)
+    return action
+
+
+def test_slice_that_is_deleted_before_its_creation_is_answered_is_created_again(simulation: Simulation) -> None:
+    sent = send_create(simulation)
+    assert isinstance(sent.write, CreateSlice)
+    created, deleted = simulation.next_version(), simulation.next_version()
+    document = slice_document(SCOPE, sent.write.pool, sent.write.part, 1, uid="a", resource_version=created)
+    simulation.apply(SliceSeen(sent.write.name, read_slice(document), created))
+    simulation.apply(SliceSeen(sent.write.name, None, deleted))
+    simulation.apply(SliceWritten(sent.write, document))
+    assert simulation.state.actual == {}
+    simulation.run(2)
+    assert simulation.contents == contents(publish(3))
+    assert [action for _, action in simulation.actions][-2:] == ["ReadNode", "WriteSlice"]
+
+
+def test_slice_that_is_created_again_before_its_deletion_is_answered_is_deleted_again(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.run(10)
+    simulation.apply(WantedChanged(build()))
+    deletion = simulation.decide().action
+    assert isinstance(deletion, WriteSlice)
+    assert isinstance(deletion.write, DeleteSlice)
+    ((name, found),) = simulation.slices.items()
+    other = replace(found, uid="b", resource_version="502")
+    simulation.slices[name] = other
+    simulation.apply(SliceSeen(name, None, "501"))
+    simulation.apply(SliceSeen(name, other, "502"))
+    simulation.apply(SliceWritten(deletion.write, None))
+    assert simulation.state.actual == {name: other}
+    simulation.run(2)
+    assert simulation.slices == {}
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_pool_whose_writes_fail_does_not_delay_the_other_pools(simulation: Simulation, status: int) -> None:
+    error = ApiError("create", status, message="denied by a webhook")
+
+    def fail(action: object) -> Exception | None:
+        return error if isinstance(action, WriteSlice) and "example.com/bad" in str(action.write) else None
+
+    simulation.fail = fail
+    bad = publish(3, resource="example.com/bad")
+    simulation.start(bad, publish(3))
+    assert simulation.contents == contents(publish(3))
+    for number in range(1, 9):
+        simulation.want(bad, publish(3, value=number))
+        simulation.run(1.5)
+        assert simulation.contents == contents(publish(3, value=number))
+    assert simulation.count("ListSlices") == 1
+    (refused,) = (notice for notice in simulation.notices if notice.event is Event.SLICES_REFUSED)
+    assert "of example.com/bad is refused" in refused.text
+    simulation.run(300)
+    writes = simulation.count("WriteSlice")
+    simulation.run(600)
+    assert 9 <= simulation.count("WriteSlice") - writes <= 10
+    simulation.fail = lambda _action: None
+    simulation.run(60)
+    assert simulation.contents == contents(publish(3, value=8), bad)
+    assert simulation.state.refusals == {}
+    assert "2 ResourceSlices with 6 devices" in simulation.notices[-1].text
+
+
+def test_pool_that_changes_all_the_time_and_is_refused_is_written_slowly(simulation: Simulation) -> None:
+    simulation.fail = lambda action: ApiError("create", 422) if isinstance(action, WriteSlice) else None
+    simulation.start(publish(3))
+    for number in range(600):
+        simulation.want(publish(3, value=number))
+        simulation.run(0.1)
+    assert simulation.count("WriteSlice") <= 16
+
+
+def test_deletion_that_is_refused_is_repeated_every_minute(simulation: Simulation) -> None:
+    simulation.start(publish(3), publish(3, resource="example.com/y"))
+    writes = simulation.count("WriteSlice")
+    simulation.fail = lambda action: ApiError("delete", 403) if isinstance(action, WriteSlice) else None
+    simulation.apply(WantedChanged(None))
+    simulation.run(600)
+    assert simulation.count("WriteSlice") - writes <= 2 * 11
+    assert simulation.state.phase is Phase.DRAIN
+    assert "403" in build_status(simulation.state, simulation.now).error
+    simulation.fail = lambda _action: None
+    simulation.run(60)
+    assert (simulation.slices, simulation.state.phase) == ({}, Phase.IDLE)
+
+
+def test_pause_that_the_server_requests_does_not_shorten_a_longer_pause(simulation: Simulation) -> None:
+    error = ApiError("list", 429, retry_after=1)
+    simulation.fail = lambda action: error if isinstance(action, ListSlices) else None
+    simulation.start(publish(3))
+    simulation.run(600)
+    times = [at for at, name in simulation.actions if name == "ListSlices"]
+    assert times[-1] - times[-2] == 60.0
+
+
+def test_taints_are_written_again_after_the_api_server_was_away(simulation: Simulation) -> None:
+    simulation.keeps_taints = False
+    simulation.start(publish(3, tainted=frozenset({1})))
+    assert not simulation.state.keeps_taints
+    simulation.run(400)
+    simulation.apply(WatchEnded())
+    simulation.run(400)
+    assert not simulation.state.keeps_taints
+    simulation.keeps_taints = True
+    simulation.apply(WatchEnded(UNREACHABLE))
+    simulation.run(10)
+    assert simulation.state.keeps_taints
 
 
 @settings(max_examples=60, deadline=None)

@@ -18,8 +18,10 @@ from genplug.allocation.slice_plan import (
     DeleteSlice,
     UpdateSlice,
     Write,
+    actual_content,
     find_dropped_fields,
     plan_writes,
+    wanted_content,
 )
 from genplug.allocation.slices import (
     ActualSlice,
@@ -312,12 +314,27 @@ def test_slice_that_the_server_changed_is_not_written_again_until_the_devices_ch
     run(server, [pool])
     (found,) = server.actual
     server.slices[found.name] = replace(found, content="as changed by the server")
-    answers = {found.name: Answered(pool.slices[0].content, "as changed by the server")}
+    sent = wanted_content(pool, pool.slices[0], SCOPE)
+    answers = {found.name: Answered(sent, actual_content(server.slices[found.name]))}
     assert plan_writes([pool], server.actual, SCOPE, answers) == ()
     changed = build(RESOURCES[0], devices_of(3, value=1))
     assert len(plan_writes([changed], server.actual, SCOPE, answers)) == 1
     server.slices[found.name] = replace(found, content="as changed by a user")
     assert len(plan_writes([pool], server.actual, SCOPE, answers)) == 1
+
+
+def test_slice_whose_owners_a_webhook_removes_is_not_written_again() -> None:
+    pool = build(RESOURCES[0], devices_of(3))
+    server = Server()
+    run(server, [pool])
+    (found,) = server.actual
+    server.slices[found.name] = replace(found, owners=())
+    assert len(plan_writes([pool], server.actual, SCOPE)) == 1
+    sent = wanted_content(pool, pool.slices[0], SCOPE)
+    answers = {found.name: Answered(sent, actual_content(server.slices[found.name]))}
+    assert plan_writes([pool], server.actual, SCOPE, answers) == ()
+    other_node = replace(SCOPE, node_uid="uid-2")
+    assert len(plan_writes([pool], server.actual, other_node, answers)) == 1
 
 
 def test_dropped_taints_are_found_in_the_answer() -> None:

@@ -12,6 +12,7 @@ from genplug.allocation.published import PublishedDevice, PublishedResource, Tai
 from genplug.allocation.slice_plan import find_dropped_fields, plan_writes
 from genplug.allocation.slices import (
     SliceScope,
+    WantedPool,
     build_pool,
     device_document,
     digest_devices,
@@ -105,6 +106,25 @@ def test_slices_with_the_same_devices_are_reused() -> None:
     following = build_pool(PublishedResource("example.com/x", changed), SCOPE, pool)
     assert [new is old for new, old in zip(following.slices, pool.slices, strict=True)] == [True, True, False]
     assert following.slices[2].content != pool.slices[2].content
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, True), (True, 1), (0, False)])
+def test_attribute_that_changes_between_bool_and_int_is_a_change(old: int, new: int) -> None:
+    def build(value: int, previous: WantedPool | None = None) -> WantedPool:
+        device = PublishedDevice("x0", "x0", {"value": value}, {})
+        return build_pool(PublishedResource("example.com/x", (device,)), SCOPE, previous)
+
+    previous = build(old)
+    assert build(old, previous) is previous
+    following = build(new, previous)
+    assert following.slices[0].content == build(new).slices[0].content != previous.slices[0].content
+
+
+def test_slice_of_the_server_has_the_number_of_its_devices_and_of_those_with_taints() -> None:
+    devices = (*published(2).devices, PublishedDevice("y", "y", {}, {}, (Taint("a", "", "NoSchedule"),)))
+    pool = build_pool(PublishedResource("example.com/x", devices), SCOPE)
+    document = slice_document(SCOPE, pool, pool.slices[0], 1, uid="u", resource_version="7")
+    assert (read_slice(document).devices, read_slice(document).tainted) == (3, 1)
 
 
 def test_document_has_the_fields_of_the_api() -> None:
