@@ -108,7 +108,7 @@ async def test_certificates_with_a_comment_that_is_not_ascii_are_used(
 
 
 @pytest.mark.parametrize(
-    ("host", "certificates"), [("127.0.0.1", "certificat \u00e9"), (f"{'a' * 70}.example.com", "certificates")]
+    ("host", "certificates"), [("127.0.0.1", "certificate \u00e9"), (f"{'a' * 70}.example.com", "certificates")]
 )
 async def test_text_that_openssl_or_the_resolver_cannot_use_is_an_error(
     api_server: ApiServerStandIn, host: str, certificates: str
