@@ -185,7 +185,8 @@ class Notice(Struct, frozen=True):
 class Refusal(Struct, frozen=True):
     """The API server refused a write of a pool: nothing is written for this pool until ``until``.
 
-    ``pool`` has the devices if these are invalid: other devices are written at once. It is None for other reasons.
+    ``pool`` has the devices if these are invalid: other devices are written at once. Refusals for other reasons have
+    no pool.
     ``failures`` counts the consecutive refusals of the pool.
     """
 

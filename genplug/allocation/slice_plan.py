@@ -61,7 +61,7 @@ Write: TypeAlias = DeleteSlice | UpdateSlice | CreateSlice
 
 
 class SliceContent(Struct, frozen=True):
-    """What is compared of a slice: the digest of its devices, the number of slices of its pool, the UIDs of owners."""
+    """The compared parts of a slice: the digest of devices, the number of slices of the pool, the UIDs of owners."""
 
     devices: str
     count: int
@@ -69,7 +69,7 @@ class SliceContent(Struct, frozen=True):
 
 
 class Answered(Struct, frozen=True):
-    """The answer to a write: what was sent, and what the API server has made of it."""
+    """The answer to a write: the content that was sent, and that of the slice in the answer."""
 
     sent: SliceContent
     answered: SliceContent

@@ -47,7 +47,7 @@ class Credentials(Struct, frozen=True):
 
     @property
     def endpoint(self) -> tuple[object, ...]:
-        """What a connection depends on: everything but the token, which is sent with each request."""
+        """The fields that a connection depends on. The token is sent with each request."""
         return self.host, self.port, self.certificates, self.has_tls
 
 
