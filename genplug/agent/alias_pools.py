@@ -1,7 +1,8 @@
 """Polls which devices pods use that can be given in two ways: under several names, or by another API.
 
 Devices with aliases are withheld under their other names. Devices of resources that Dynamic Resource Allocation serves
-may still be in use by pods that got them by the device plugin API (:meth:`AliasPools.users`). Usage is known from
+may still be in use by pods that got them by the device plugin API (:meth:`AliasPools.users`), and the reverse: an agent
+that does not have the records of prepared claims learns from the kubelet which devices claims hold. Usage is known from
 Allocate requests and from the pod-resources API of the kubelet.
 """
 
@@ -14,7 +15,8 @@ from genplug.agent.usage_poller import FIRST_POLL_PATIENCE_SECONDS
 from genplug.allocation.alias_pool import Holding, Pool, record_allocation, record_usage, without_held
 from genplug.allocation.offer import ResourceOffer
 from genplug.kubelet.client import CallError
-from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_device_uses
+from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_uses
+from genplug.kubelet.reports import ClaimUse, DeviceUse
 from genplug.observe.events import Event, EventLog
 from genplug.spec.model import Resource
 
@@ -49,6 +51,14 @@ class AliasPools:
         """The pods that use grants of pools, by resource name and grant ID, as text."""
         self._recent: dict[tuple[str, str], float] = {}
         """The times of allocations that the kubelet may not report yet: a resource can become a pool after them."""
+        self.on_claims_changed: Callable[[], None] = lambda: None
+        """Called when :meth:`find_claims` returns something else."""
+        self._follows_claims = True
+        """Whether the devices of claims are known from the kubelet only."""
+        self._claimed: Pool | None = None
+        """The devices that claims hold, by pool and device; None before the first response."""
+        self._claims: dict[tuple[str, str], str] = {}
+        """The claims that hold these devices, as text."""
         self._wakeup = asyncio.Event()
         self._polling = asyncio.Lock()
         self._polled_at = float("-inf")
@@ -86,6 +96,21 @@ class AliasPools:
         if pool is None:
             return None
         return {key[1]: self._pods.get(key, _STARTING_POD) for key in pool}
+
+    def find_claims(self, name: str) -> Mapping[str, str]:
+        """Return the claims that hold devices of a resource by the kubelet's report, as text by device."""
+        if not self._claimed:
+            return {}
+        # Imported here: an agent without claims does not load the module.
+        from genplug.allocation.slices import pool_name  # noqa: PLC0415
+
+        # All pools of pods of this node have its name.
+        end = pool_name("", name)
+        return {device: self._claims[pool, device] for pool, device in self._claimed if pool.endswith(end)}
+
+    def ignore_claims(self) -> None:
+        """Forget claims: the records of prepared claims are known from now on."""
+        self._follows_claims, self._claimed, self._claims = False, None, {}
 
     def record_allocation(self, name: str, ids: Iterable[str]) -> None:
         """Record an Allocate response, before the next request is answered."""
@@ -129,7 +154,7 @@ class AliasPools:
                     await asyncio.sleep(interval)
             except TimeoutError:
                 pass
-            if self._names:
+            if self._names or self._needs_claims():
                 patience = asyncio.get_running_loop().call_later(FIRST_POLL_PATIENCE_SECONDS, self._end_first_poll)
                 try:
                     async with self._polling:
@@ -156,14 +181,20 @@ class AliasPools:
             self._is_first_poll_due = False
             self._on_first_poll()
 
+    def _needs_claims(self) -> bool:
+        """Return whether a poll is needed for claims."""
+        return self._follows_claims and (self._claimed is None or bool(self._claimed))
+
     def _poll_interval(self) -> float | None:
         """Return the seconds until the next poll; None if no poll is needed."""
         if any(names[0] not in self._pools for names in self._names.values()):
             return FIRST_POLL_SECONDS if self._error else 0.0
-        return self._settings.drain_seconds if any(self._pools.values()) else None
+        if self._follows_claims and self._claimed is None:
+            return self._settings.poll_seconds
+        return self._settings.drain_seconds if any(self._pools.values()) or self._claimed else None
 
     def _report_error(self, error: str) -> None:
-        if error != self._error:
+        if self._names and error != self._error:
             self._error = error
             text = (
                 "cannot read which devices pods use, so devices with aliases, and those of resources with "
@@ -173,8 +204,29 @@ class AliasPools:
 
     async def _poll(self, max_misses: int | None) -> None:
         started_at = time.monotonic()
-        uses = await list_device_uses(self._settings.pod_resources, DEADLINE_SECONDS)
+        uses = await list_uses(self._settings.pod_resources, DEADLINE_SECONDS)
         self._polled_at = started_at
+        if self._follows_claims:
+            self._record_claims(uses.claims, max_misses)
+        self._record_uses(uses.devices, max_misses)
+
+    def _record_claims(self, uses: Iterable[ClaimUse], max_misses: int | None) -> None:
+        held = {
+            (device.pool, device.device): f"the ResourceClaim {use.namespace}/{use.claim}"
+            for use in uses
+            for device in use.devices
+            if device.driver == self._settings.dra_driver
+        }
+        used: dict[str, set[str]] = {}
+        for pool, device in held:
+            used.setdefault(pool, set()).add(device)
+        previous = self._claimed or {}
+        self._claimed = record_usage(previous, used, used, time.monotonic(), self._grace_seconds, max_misses)
+        self._claims = {key: (self._claims | held)[key] for key in self._claimed}
+        if self._claimed.keys() != previous.keys():
+            self.on_claims_changed()
+
+    def _record_uses(self, uses: Iterable[DeviceUse], max_misses: int | None) -> None:
         used: dict[str, set[str]] = {}
         pods: dict[tuple[str, str], str] = {}
         for use in uses:

@@ -7,15 +7,18 @@ the pods of a claim only after the driver has unprepared it.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genplug.agent.alias_pools import AliasPools
 from genplug.agent.settings import Settings
+from genplug.agent.usage_poller import FIRST_POLL_PATIENCE_SECONDS
 from genplug.allocation.offer import ResourceOffer, build_offer, count_grants, share_grants
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HungPaths
 from genplug.health.verdict import DeviceHealth
+from genplug.kubelet.client import CallError
 from genplug.observe.events import Event, EventLog
 from genplug.spec.model import Resource
 
@@ -124,7 +127,8 @@ class DriverFollower:
 
     def find_claims(self, name: str) -> Mapping[str, str]:
         """Return the claims that hold devices of a resource, as text by grant ID."""
-        return self._service.find_claims(name) if self._service is not None else {}
+        known = self._pools if self._service is None else self._service
+        return known.find_claims(name)
 
     def list_held(self) -> Mapping[str, frozenset[str]]:
         """Return the IDs of the devices that claims hold, by resource."""
@@ -141,6 +145,12 @@ class DriverFollower:
                 self.error = error
                 await asyncio.sleep(RETRY_SECONDS)
             self.error = ""
+        else:
+            # An agent whose resources were served by claims before can be without the directory of their records. If
+            # the kubelet does not respond, the pools poll again.
+            with suppress(CallError, TimeoutError):
+                async with asyncio.timeout(FIRST_POLL_PATIENCE_SECONDS):
+                    await self._pools.refresh()
         self._is_restored = True
         self.hooks.on_restored()
 
@@ -166,6 +176,7 @@ class DriverFollower:
             # Imported here: an agent without resources of DRA does not load the modules.
             from genplug.agent.driver_service import DriverService  # noqa: PLC0415
 
+            self._pools.ignore_claims()
             self._service = DriverService(
                 self._settings, self._host, self._paths, self._event_log, self._pools, self.hooks
             )

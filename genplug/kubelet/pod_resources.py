@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
 from genplug.kubelet.api.services import POD_RESOURCES, method_path
 from genplug.kubelet.client import CallError, SocketMissingError, call
-from genplug.kubelet.reports import ClaimUse, DeviceUse, PodUses
+from genplug.kubelet.reports import ClaimedResource, ClaimUse, DeviceUse, PodUses
 
 DEADLINE_SECONDS = 5.0
 
@@ -43,7 +43,16 @@ async def list_uses(socket: Path, deadline: float) -> PodUses:
     """
     response = _decode(await _call_list(socket, deadline), socket)
     claims = (
-        ClaimUse(claim.claim_namespace, claim.claim_name, pod.name, container.name)
+        ClaimUse(
+            claim.claim_namespace,
+            claim.claim_name,
+            pod.name,
+            container.name,
+            tuple(
+                ClaimedResource(resource.driver_name, resource.pool_name, resource.device_name)
+                for resource in claim.claim_resources
+            ),
+        )
         for pod in response.pod_resources
         for container in pod.containers
         for claim in container.dynamic_resources

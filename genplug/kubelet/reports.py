@@ -65,6 +65,14 @@ class DeviceUse(Struct, frozen=True):
     ids: tuple[str, ...]
 
 
+class ClaimedResource(Struct, frozen=True):
+    """A device of a ResourceClaim: its driver, its pool, and its name in the pool."""
+
+    driver: str
+    pool: str
+    device: str
+
+
 class ClaimUse(Struct, frozen=True):
     """A ResourceClaim that a container uses, as the kubelet reports it. A claim has the namespace of its pods."""
 
@@ -72,6 +80,7 @@ class ClaimUse(Struct, frozen=True):
     claim: str
     pod: str
     container: str
+    devices: tuple[ClaimedResource, ...] = ()
 
 
 class PodUses(Struct, frozen=True):

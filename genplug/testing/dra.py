@@ -416,10 +416,22 @@ class DraKubelet:
         )
 
     @property
-    def claim_uses(self) -> tuple[tuple[str, str, str], ...]:
-        """The pods whose claims were prepared, each with the namespace and the name of a claim."""
+    def claim_uses(self) -> tuple[tuple[str, str, str, tuple[tuple[str, str, str], ...]], ...]:
+        """The pods whose claims were prepared, each with the namespace and the name of a claim, and its devices.
+
+        A device is its driver, its pool and its name.
+        """
         return tuple(
-            (pod, info.claim.namespace, info.claim.name)
+            (
+                pod,
+                info.claim.namespace,
+                info.claim.name,
+                tuple(
+                    (driver, device.pool, device.device)
+                    for driver, devices in info.devices.items()
+                    for device in devices
+                ),
+            )
             for info in self._claims.values()
             if info.devices
             for pod in sorted(info.pods)

@@ -107,6 +107,11 @@ def test_directories_of_another_kubelet_have_the_same_path_in_the_container() ->
     assert options["--pod-resources-dir"] == paths["/var/lib/k0s/kubelet/pod-resources"][0]
 
 
+def test_agent_without_resources_of_dra_knows_the_name_of_its_former_driver() -> None:
+    [daemonset] = get_daemonsets(render(MINIMAL, {"dra": {"driverName": "d.example"}})).values()
+    assert {"name": "GENPLUG_DRA_DRIVER", "value": "d.example"} in get_agent(daemonset)["env"]
+
+
 def test_resource_of_a_single_node_turns_dra_on_for_its_pool() -> None:
     node = nest_value(("pools", "lab", "config", "nodes", "lab-7", "defaults"), {"serve": "dra"})
     values = merge_values(merge_values(MINIMAL, LAB), nest_value(("pools", "lab", "config", "resources", THING), None))

@@ -191,6 +191,24 @@ async def test_device_of_a_claim_is_offered_by_the_device_plugin_api_when_it_is_
         assert not (dra.node.kubelet_dir / "plugins_registry" / f"{DRIVER}-reg.sock").exists()
 
 
+async def test_device_of_a_claim_without_record_is_withheld_until_its_pod_has_ended(dra: DraNode) -> None:
+    """DRA point 22."""
+    kubelet = dra.node.kubelet
+    async with dra.run_agent(X_BY_DRA):
+        await dra.wait_published(X, "x0", "x1")
+        await dra.kubelet.prepare("pod", dra.allocate(1, X, "x1"))
+    # The chart gives an agent without resources of claims no directory of records.
+    records = dra.node.kubelet_dir / "plugins" / DRIVER
+    records.rename(records.with_name("elsewhere"))
+    async with dra.run_agent(X_BY_DEVICE_PLUGIN) as agent:
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        [status] = [resource for resource in agent.status.resources if resource.name == X]
+        assert [device.reason for device in status.devices] == ["", "the ResourceClaim default/claim-1 uses it"]
+        assert {message.devices.healthy for message in kubelet.messages(X)} == {frozenset({"x0"})}
+        kubelet.list_claims = tuple
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+
+
 async def test_process_publishes_over_tls_and_keeps_slices_and_claims_when_it_ends(dra: DraNode) -> None:
     """DRA point 12."""
     await dra.node.kubelet.start()

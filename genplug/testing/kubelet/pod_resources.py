@@ -17,8 +17,8 @@ from genplug.testing.kubelet.records import Allocation
 NAMESPACE = "default"
 CLAIM_CONTAINER = "main"
 """The container that uses the claims of a pod."""
-ClaimUse = tuple[str, str, str]
-"""A pod, and the namespace and the name of a claim that it uses."""
+ClaimUse = tuple[str, str, str, tuple[tuple[str, str, str], ...]]
+"""A pod, the namespace and the name of a claim that it uses, and the driver, the pool and the name of its devices."""
 
 
 def build_pod_resources_handler(
@@ -93,8 +93,9 @@ def _build_pods(allocations: Iterable[Allocation]) -> list[pb.PodResources]:
 
 
 def _build_claim_pod(use: ClaimUse) -> pb.PodResources:
-    pod, namespace, claim = use
-    resource = pb.DynamicResource(claim_namespace=namespace, claim_name=claim)
+    pod, namespace, claim, devices = use
+    claimed = [pb.ClaimResource(driver_name=driver, pool_name=pool, device_name=name) for driver, pool, name in devices]
+    resource = pb.DynamicResource(claim_namespace=namespace, claim_name=claim, claim_resources=claimed)
     container = pb.ContainerResources(name=CLAIM_CONTAINER, dynamic_resources=[resource])
     return pb.PodResources(name=pod, namespace=namespace, containers=[container])
 
