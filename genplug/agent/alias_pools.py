@@ -97,6 +97,22 @@ class AliasPools:
             return None
         return {key[1]: self._pods.get(key, _STARTING_POD) for key in pool}
 
+    def list_used_names(self, name: str) -> tuple[str, ...]:
+        """Return the names under which pods use devices of a tracked resource."""
+        names = self._names.get(name)
+        pool = self._pools.get(names[0]) if names is not None else None
+        return tuple(dict.fromkeys(used for used, _ in pool or ()))
+
+    async def read_claims(self) -> None:
+        """Read from the kubelet which devices claims hold.
+
+        Raises:
+            CallError: the kubelet did not respond, or responded with an error.
+        """
+        if self._follows_claims:
+            uses = await list_uses(self._settings.pod_resources, DEADLINE_SECONDS)
+            self._record_claims(uses.claims, max_misses=None)
+
     def find_claims(self, name: str) -> Mapping[str, str]:
         """Return the claims that hold devices of a resource by the kubelet's report, as text by device."""
         if not self._claimed:

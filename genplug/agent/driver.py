@@ -150,7 +150,7 @@ class DriverFollower:
             # the kubelet does not respond, the pools poll again.
             with suppress(CallError, TimeoutError):
                 async with asyncio.timeout(FIRST_POLL_PATIENCE_SECONDS):
-                    await self._pools.refresh()
+                    await self._pools.read_claims()
         self._is_restored = True
         self.hooks.on_restored()
 

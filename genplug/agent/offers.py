@@ -42,6 +42,8 @@ from genplug.spec.model import Resource, Serve
 
 _LINES_OF_A_TURN = 4
 """Lines of allocations that are logged together; each takes about 25 µs."""
+_BY_CLAIMS = "served by Dynamic Resource Allocation"
+"""Why the endpoint of a resource ends that claims get from now on."""
 
 
 class Offers:
@@ -60,6 +62,8 @@ class Offers:
         """The name of the resource of each offered name, which differs for aliases."""
         self._claimed: set[str] = set()
         """The names of which a claim holds devices."""
+        self._published: Mapping[str, Resource] = {}
+        """The resources that Dynamic Resource Allocation serves."""
         self._names: frozenset[str] = frozenset()
         """The names under which the resources of the snapshot are offered, aliases included."""
         self._refusals: dict[str, Refusal] = {}
@@ -95,6 +99,7 @@ class Offers:
             offered: name for name, resource in resources.items() for offered in (name, *resource.aliases)
         }
         self._names = frozenset(self._configured)
+        self._published = published
         self.pools.update_resources(resources.values(), published.values())
         devices = snapshot.health.devices
         shares = share_grants({name: count_grants(resource, devices[name]) for name, resource in resources.items()})
@@ -113,7 +118,7 @@ class Offers:
             if not self.endpoints.is_removed(name):
                 for known in (self._supply, self._refusals, self._changes):
                     known.pop(name, None)
-                cause = "served by Dynamic Resource Allocation" if name in published else REMOVED
+                cause = _BY_CLAIMS if name in published else REMOVED
                 self.endpoints.remove(self.endpoints.offers[name].resource, cause)
         for name in self._built.keys() - self._names:
             del self._built[name]
@@ -203,8 +208,21 @@ class Offers:
     def _on_usage_change(self, names: Iterable[str]) -> None:
         names = tuple(names)
         self._refresh(names)
+        self._drain_published(names)
         if not self.driver.offers.keys().isdisjoint(names):
             self.driver.update_holders()
+
+    def _drain_published(self, names: Iterable[str]) -> None:
+        """Serve empty lists while pods use devices by an API that an earlier process has served.
+
+        A kubelet refuses pods with a resource of which pods hold devices, and which has had no endpoint for 5 minutes
+        (docs/internals/kubelet-contract.md §7.2).
+        """
+        for resource in filter(None, map(self._published.get, names)):
+            for name in self.pools.list_used_names(resource.name):
+                if name not in self._names and name not in self.endpoints.offers:
+                    renamed = resource if name == resource.name else replace(resource, name=name, aliases=())
+                    self.endpoints.remove(renamed, _BY_CLAIMS)
 
     def _offer_pending(self) -> None:
         self._refresh(sorted(self._names - self.endpoints.offers.keys()))

@@ -191,6 +191,28 @@ async def test_device_of_a_claim_is_offered_by_the_device_plugin_api_when_it_is_
         assert not (dra.node.kubelet_dir / "plugins_registry" / f"{DRIVER}-reg.sock").exists()
 
 
+async def test_restarted_agent_serves_an_empty_list_until_no_pod_uses_the_device_plugin_api(dra: DraNode) -> None:
+    """DRA point 21."""
+    alias, kubelet = "example.com/old", dra.node.kubelet
+    by_device_plugin, by_dra = (
+        config.replace("example.com/x: {", f"example.com/x: {{aliases: [{alias}], ")
+        for config in (X_BY_DEVICE_PLUGIN, X_BY_DRA)
+    )
+    async with dra.run_agent(by_device_plugin):
+        await kubelet.wait_for_list(alias, healthy={"x0", "x1"})
+        await kubelet.admit(alias, pod="user", ids={"x0"})
+    async with dra.run_agent(by_dra) as agent:
+        await kubelet.wait_registered(alias, 2)
+        await kubelet.wait_for_list(alias, lambda devices: not devices)
+        await dra.wait_published(X, "x1")
+        assert len([entry for entry in kubelet.registrations if entry.resource == X]) == 1
+        entries = record_events(agent)
+        await kubelet.remove_pod("user")
+        drained = await next_event(entries, Event.RESOURCE_DRAINED)
+        assert drained.facts["resource"] == alias
+        await dra.wait_published(X, "x0", "x1")
+
+
 async def test_device_of_a_claim_without_record_is_withheld_until_its_pod_has_ended(dra: DraNode) -> None:
     """DRA point 22."""
     kubelet = dra.node.kubelet
