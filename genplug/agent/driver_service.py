@@ -292,7 +292,7 @@ class DriverService:
                 self._pools[pool_name(self._node, name)] = pool
                 continue
             used = find_held_grants(offer, users or {})
-            withheld = dict.fromkeys(offer.grants, _UNKNOWN_USERS) if users is None else _describe_users(offer, used)
+            withheld = dict.fromkeys(offer.grants, _UNKNOWN_USERS) if users is None else _describe_users(used)
             if error := domain_error(offer.resource, self._name):
                 withheld = dict.fromkeys(offer.grants, error)
             published = self._publishers[name].publish(offer, keeps_taints=self._keeps_taints, withheld=withheld)
@@ -362,19 +362,9 @@ def _build_claim(record: ClaimRecord) -> ClaimStatus:
     return ClaimStatus(claim.namespace, claim.name, claim.uid, tuple(devices))
 
 
-def _describe_users(offer: ResourceOffer, used: Mapping[str, str]) -> dict[str, str]:
+def _describe_users(used: Mapping[str, str]) -> dict[str, str]:
     """Return why grants are withheld from publication."""
-    reasons = {
+    return {
         grant: f"{user} uses it by the device plugin API; it is published when that pod has ended"
         for grant, user in used.items()
     }
-    if used and offer.resource.pre_start is not None:
-        # A kubelet calls PreStartContainer of the endpoint, which remains, for the containers of claims too, and fails
-        # (kubernetes/kubernetes#141426).
-        user = next(iter(used.values()))
-        text = f"{user} uses a device of the resource by the device plugin API, and the resource has 'preStart'"
-        reasons = {
-            **dict.fromkeys(offer.grants, f"{text}; its devices are published when no such pod is left"),
-            **reasons,
-        }
-    return reasons

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from msgspec.structs import replace
+
 from genplug.agent.alias_pools import GRACE_POLLS
 from genplug.agent.settings import Settings
 from genplug.allocation.offer import ResourceOffer, build_offer
@@ -110,11 +112,15 @@ class Endpoints:
             drain.cancel()
 
     def remove(self, resource: Resource, cause: str = REMOVED) -> None:
-        """Offer nothing of a resource from now on, and end its endpoint when no pod uses it."""
+        """Offer nothing of a resource from now on, and end its endpoint when no pod uses it.
+
+        Containers start again without ``preStart``: the empty offer does not have their devices, and kubelets call
+        PreStartContainer for the containers of claims with ``limits`` too (docs/internals/kubelet-contract.md §7.2).
+        """
         name = resource.name
         text = f"{name}: {cause}; its list is empty, its endpoint remains until no pod uses it"
         self._event_log.emit(Event.RESOURCE_REMOVED, text, resource=name)
-        self.publish(build_offer(resource, ()))
+        self.publish(build_offer(replace(resource, pre_start=None), ()))
         if self._tasks is None:
             del self._offers[name]
         else:

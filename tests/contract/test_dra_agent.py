@@ -287,22 +287,23 @@ async def test_attribute_of_the_domain_of_the_driver_is_not_published(dra: DraNo
         )
 
 
-async def test_devices_of_a_resource_with_a_program_are_published_when_its_last_pod_has_ended(dra: DraNode) -> None:
+async def test_kubelet_calls_no_program_of_a_resource_that_claims_get_from_now_on(dra: DraNode) -> None:
     """DRA point 21."""
+    kubelet = dra.node.kubelet
     policy = write_policy(dra.node, "exec: {allow: [/bin/true]}")
     by_device_plugin, by_dra = (
         config.replace("example.com/x: {", "example.com/x: {preStart: {exec: {command: [/bin/true]}}, ")
         for config in (X_BY_DEVICE_PLUGIN, X_BY_DRA)
     )
-    async with dra.run_agent(by_device_plugin, policy=policy) as agent:
-        await dra.node.kubelet.wait_for_list(X, healthy={"x0", "x1"})
-        await dra.node.kubelet.admit(X, pod="user")
+    async with dra.run_agent(by_device_plugin, policy=policy):
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        [device] = (await kubelet.admit(X, pod="user")).ids
+        [free] = {"x0", "x1"} - {device}
         dra.node.write_config(by_dra)
-        await wait_for_status(agent, lambda status: status.dra is not None and status.is_ready)
-        assert agent.status.dra is not None
-        [published] = agent.status.dra.resources
-        assert (published.devices, [note.id for note in published.left_out]) == (0, ["x0", "x1"])
-        await dra.node.kubelet.remove_pod("user")
+        registration = await kubelet.wait_registered(X, 2)
+        assert not registration.pre_start_required
+        await dra.wait_published(X, free)
+        await kubelet.remove_pod("user")
         await dra.wait_published(X, "x0", "x1")
 
 
