@@ -308,6 +308,9 @@ class DriverService:
             case DriverRefused(_, error, _):
                 is_unsupported = _NO_HANDLER in error
                 self._set_registration(Registration.UNSUPPORTED if is_unsupported else Registration.WAITING)
+            case DriverNotServing():
+                # The kubelet deletes the slices: the scheduler must not use a node whose driver cannot be called.
+                self._set_registration(Registration.WAITING)
             case ClaimAnswered(_, "NodePrepareResources", claim) if report.code is None and self._claims is not None:
                 self._report_prepared(self._claims.records.get(claim.uid))
                 self._hooks.on_claims_changed()

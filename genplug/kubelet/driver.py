@@ -139,7 +139,9 @@ class Driver:
         now = time.monotonic()
         is_lost = not (self._service.is_intact() and self._registration.is_intact())
         if is_lost and self.status.is_registered:
-            self._set_status(is_registered=False, error="another program removed a socket of the driver")
+            error = "another program removed a socket of the driver; the driver creates it again"
+            self._set_status(is_registered=False, error=error)
+            self._report(DriverNotServing(self._name, error, 0.0))
         try:
             if not self._service.is_intact():
                 # Without its registration socket, the kubelet does not call a service that does not exist.

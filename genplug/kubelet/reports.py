@@ -168,7 +168,7 @@ class DriverRefused(Struct, frozen=True):
 
 
 class DriverNotServing(Struct, frozen=True):
-    """The driver cannot create a socket; it tries again after ``retry_seconds``."""
+    """The driver has no socket, because it was removed or cannot be created; it tries again after ``retry_seconds``."""
 
     driver: str
     error: str

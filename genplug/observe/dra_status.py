@@ -1,5 +1,6 @@
 """The status of Dynamic Resource Allocation as a frozen value: driver, publication and prepared claims."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
@@ -137,16 +138,21 @@ class DraStatus(Struct, frozen=True):
         }
 
     def with_uses(self, uses: Iterable[ClaimUse]) -> "DraStatus":
-        """Return the status with the pods that use the claims."""
+        """Return the status with the pods that use the claims, None for claims with the same name."""
         pods: dict[tuple[str, str], dict[str, None]] = {}
         for use in uses:
             pods.setdefault((use.namespace, use.claim), {})[use.pod] = None
-        claims = (replace(claim, pods=tuple(pods.get((claim.namespace, claim.name), ()))) for claim in self.claims)
+        unique = self._find_unique_claims()
+        claims = (
+            replace(claim, pods=tuple(pods.get(key, ())) if key in unique else None)
+            for claim in self.claims
+            for key in [(claim.namespace, claim.name)]
+        )
         return replace(self, claims=tuple(claims))
 
     def list_device_uses(self, uses: Iterable[ClaimUse]) -> Mapping[str, tuple[DeviceUse, ...]]:
-        """Return the containers that use the devices of claims, by resource."""
-        claims = {(claim.namespace, claim.name): claim for claim in self.claims}
+        """Return the containers that use the devices of claims, by resource, without claims of the same name."""
+        claims = self._find_unique_claims()
         found: dict[str, list[DeviceUse]] = {}
         for use in uses:
             ids: dict[str, list[str]] = {}
@@ -158,3 +164,12 @@ class DraStatus(Struct, frozen=True):
                     DeviceUse(resource, use.namespace, use.pod, use.container, tuple(used))
                 )
         return {resource: tuple(device_uses) for resource, device_uses in found.items()}
+
+    def _find_unique_claims(self) -> Mapping[tuple[str, str], ClaimStatus]:
+        """Return the claims by namespace and name.
+
+        The kubelet reports the name of a claim, which a claim that was created again can share with a claim that is
+        still prepared. Such claims are left out, because the devices of their pods are not known.
+        """
+        names = Counter((claim.namespace, claim.name) for claim in self.claims)
+        return {key: claim for claim in self.claims if names[key := (claim.namespace, claim.name)] == 1}

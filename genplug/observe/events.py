@@ -237,7 +237,7 @@ class Event(Enum):
     DRA_SERVE_FAILED = (
         "dra_serve_failed",
         logging.ERROR,
-        "The agent cannot create a socket of the driver. It retries. Keys: `driver`, `retry_seconds`.",
+        "A socket of the driver was removed or cannot be created. The agent retries. Keys: `driver`, `retry_seconds`.",
     )
     DRA_UNSUPPORTED = (
         "dra_unsupported",

@@ -11,6 +11,7 @@ import pytest
 
 from genplug.agent import alias_pools, driver, driver_service, endpoints
 from genplug.cli.main import main
+from genplug.kubelet import driver as kubelet_driver
 from genplug.observe.events import Event
 from genplug.testing.dra import DraError, DraKubelet
 from genplug.testing.node.events import next_event, record_events
@@ -465,6 +466,27 @@ async def test_status_and_audit_log_have_the_pods_of_claims(dra: DraNode, tmp_pa
     [assigned] = [document for document in documents if document["type"] == "assigned"]
     assert assigned["assignment"]["pod"] == "first"
     assert assigned["assignment"]["allocatedAt"]
+
+
+async def test_slices_are_not_written_while_the_driver_has_lost_its_registration(
+    dra: DraNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubelet_driver, "CHECK_SECONDS", 0.05)
+    async with dra.run_agent(X_BY_DRA) as agent:
+        await dra.wait_published(X, "x0", "x1")
+        await wait_for_status(agent, lambda status: status.is_ready)
+        await dra.kubelet.stop()
+        entries = record_events(agent)
+        (dra.node.kubelet_dir / "plugins_registry" / f"{DRIVER}-reg.sock").unlink()
+        event = await next_event(entries, Event.DRA_SERVE_FAILED)
+        assert "another program removed a socket of the driver" in event.text
+        dra.server.wipe_slices(NODE, DRIVER)
+        await wait_for_status(
+            agent, lambda status: status.dra is not None and status.dra.phase == "waiting for the kubelet"
+        )
+        assert dra.server.slices() == []
+        await dra.kubelet.start()
+        await dra.wait_published(X, "x0", "x1")
 
 
 async def test_driver_ends_although_its_slices_cannot_be_deleted(dra: DraNode, monkeypatch: pytest.MonkeyPatch) -> None:

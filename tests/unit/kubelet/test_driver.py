@@ -146,10 +146,12 @@ async def test_socket_that_another_program_removed_is_created_again(
 ) -> None:
     monkeypatch.setattr(driver_module, "CHECK_SECONDS", 0.05)
     async with run_driver(kubelet_dir) as run:
-        await kubelet.wait_registered(DRIVER)
+        await run.wait_for(lambda: run.driver.status.is_registered)
         remove_socket(getattr(run, name))
         await kubelet.wait_registered(DRIVER, times=2)
         await run.wait_for(lambda: run.driver.status.registrations == 2)
+        error = "another program removed a socket of the driver; the driver creates it again"
+        assert run.reports == [DriverRegistered(DRIVER), DriverNotServing(DRIVER, error, 0.0), DriverRegistered(DRIVER)]
         await kubelet.prepare("pod", use_claim(1))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from genplug.health.status import MonitorStatus, PoolStatus, ProbeError, ProbeWarning
-from genplug.kubelet.reports import DeviceUse
+from genplug.kubelet.reports import ClaimUse, DeviceUse
 from genplug.observe.status import ConfigStatus, DeviceStatus, ListChange, Refusal, ResourceStatus, ScanStatus, Status
 from tests.support.dra_status import DRA
 from tests.support.golden import check_golden
@@ -157,3 +157,18 @@ def test_shortage_counts_devices_without_replicas() -> None:
     assert replace(LIVE, healthy_devices=3).shortage == ""
     assert replace(LIVE, expected=None).shortage == ""
     assert replace(LIVE, is_removed=True).shortage == ""
+
+
+def test_devices_of_claims_have_the_containers_that_use_them() -> None:
+    uses = [ClaimUse("default", "training", "trainer", "main"), ClaimUse("other", "training", "a", "main")]
+    use = DeviceUse("example.com/gpu", "default", "trainer", "main", ("gpu0",))
+    assert DRA.list_device_uses(uses) == {"example.com/gpu": (use,)}
+    assert [claim.pods for claim in DRA.with_uses(uses).claims] == [("trainer",)]
+
+
+def test_pods_of_claims_with_the_same_name_are_not_known() -> None:
+    again = replace(DRA.claims[0], uid="8f3b1c7e-0000-4000-8000-000000000002")
+    dra = replace(DRA, claims=(*DRA.claims, again, replace(again, namespace="other")))
+    uses = [ClaimUse("default", "training", "trainer", "main")]
+    assert dra.list_device_uses(uses) == {}
+    assert [claim.pods for claim in dra.with_uses(uses).claims] == [None, None, ()]
