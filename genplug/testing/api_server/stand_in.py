@@ -29,7 +29,7 @@ from genplug.testing.api_server.connection import Exchange, serve_connection
 from genplug.testing.api_server.faults import ApiFaults, DroppedConnectionError
 from genplug.testing.api_server.kinds import CLAIMS, NODES, SLICES, Kind, Target, find_target
 from genplug.testing.api_server.records import ApiRequest
-from genplug.testing.api_server.statuses import ApiStatusError, UnknownPathError
+from genplug.testing.api_server.statuses import ApiStatusError, UnknownPathError, forbidden_option
 from genplug.testing.api_server.store import Document, Selector, Store
 from genplug.testing.condition import Condition
 
@@ -303,6 +303,8 @@ class ApiServerStandIn:
         try:
             self._authorize(exchange, target)
             await self.faults.apply(verb, target.kind.plural, name)
+            if verb in ("list", "watch") and "sendInitialEvents" in request.query:
+                raise forbidden_option(verb)
             if verb == "watch":
                 selector = self._read_selector(request.query, target)
                 self._record(exchange, verb, target, name, 200)
@@ -351,13 +353,17 @@ class ApiServerStandIn:
                 return 200, {"kind": "Status", "apiVersion": "v1", "status": "Success", "details": details}
             case "deletecollection":
                 deleted_all = self._store.delete_all(self._read_selector(request.query, target))
-                return 200, self._build_list(target.kind, deleted_all)
+                return 200, self._build_list(target.kind, deleted_all, str(self._store.version))
             case _:
                 raise ApiStatusError(405, "the server does not allow this method on the requested resource")
 
     def _list(self, selector: Selector, query: Mapping[str, str]) -> Document:
-        """Return a page of a list. A page continues after the name in ``continue``."""
+        """Return a page of a list.
+
+        A page continues after the name in ``continue``, and has the resource version of the first page.
+        """
         items = self._store.select(selector)
+        version = str(self._store.version)
         if after := unquote(query.get("continue", "")):
             version, _, name = after.partition("/")
             if int(version) < self._store.oldest:
@@ -365,30 +371,34 @@ class ApiServerStandIn:
                 raise ApiStatusError(410, message, reason="Expired")
             items = [document for document in items if document["metadata"]["name"] > name]
         limit = int(query.get("limit") or 0) or len(items)
-        page = self._build_list(selector.target.kind, items[:limit])
+        page = self._build_list(selector.target.kind, items[:limit], version)
         if rest := len(items) - limit if limit < len(items) else 0:
             last = items[limit - 1]["metadata"]["name"]
-            page["metadata"] |= {"continue": quote(f"{self._store.version}/{last}"), "remainingItemCount": rest}
+            page["metadata"] |= {"continue": quote(f"{version}/{last}"), "remainingItemCount": rest}
         return page
 
-    def _build_list(self, kind: Kind, items: list[Document]) -> Document:
+    def _build_list(self, kind: Kind, items: list[Document], version: str) -> Document:
         return {
             "kind": f"{kind.kind}List",
             "apiVersion": kind.api_version,
-            "metadata": {"resourceVersion": str(self._store.version)},
+            "metadata": {"resourceVersion": version},
             "items": items,
         }
 
     async def _watch(self, exchange: Exchange, selector: Selector) -> bool:
-        """Send the changes of the selected objects; return whether the connection continues."""
+        """Send the changes of the selected objects; return whether the connection continues.
+
+        Without a resource version, and after the version 0, the objects are sent first as created.
+        """
         query = exchange.request.query
         seconds = float(query.get("timeoutSeconds") or _WATCH_SECONDS)
-        version = int(query.get("resourceVersion") or 0) or self._store.version
+        requested = int(query.get("resourceVersion") or 0)
+        version, initial = requested or self._store.version, [] if requested else self._store.select(selector)
         await exchange.start_stream()
         self.watches += 1
         self._condition.notify_all()
         closed = asyncio.ensure_future(exchange.wait_closed())
-        sending = asyncio.ensure_future(self._send_changes(exchange, selector, version))
+        sending = asyncio.ensure_future(self._send_changes(exchange, selector, version, initial))
         try:
             await asyncio.wait((closed, sending), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if closed.done():
@@ -404,9 +414,13 @@ class ApiServerStandIn:
         await exchange.end_stream()
         return True
 
-    async def _send_changes(self, exchange: Exchange, selector: Selector, version: int) -> None:
+    async def _send_changes(
+        self, exchange: Exchange, selector: Selector, version: int, initial: list[Document]
+    ) -> None:
         query = exchange.request.query
         ended, bookmarks = self._ended_watches, self._bookmarks
+        for document in initial:
+            await exchange.send_part(_encode_event("ADDED", document))
         while ended == self._ended_watches:
             seen = self._state
             try:

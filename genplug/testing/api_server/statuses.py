@@ -108,6 +108,14 @@ def invalid(kind: Kind, name: str, causes: list[tuple[str, str]]) -> ApiStatusEr
     return ApiStatusError(422, f'{kind.kind}.{kind.group} "{name}" is invalid: {joined}', details=details)
 
 
+def forbidden_option(verb: str) -> ApiStatusError:
+    """Return the error for ``sendInitialEvents`` of a server without WatchList; client-go then lists and watches."""
+    text = "Forbidden: sendInitialEvents is forbidden for list"
+    if verb == "watch":
+        text = "Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
+    return invalid(Kind("meta.k8s.io", "v1", "", "ListOptions"), "", [("sendInitialEvents", text)])
+
+
 def expired(requested: int, oldest: int) -> ApiStatusError:
     """Return the error for a resource version from which the server cannot continue."""
     return ApiStatusError(410, f"too old resource version: {requested} ({oldest})")

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from genplug.testing.api_server.kinds import SLICES, Kind, Target, read_field
-from genplug.testing.api_server.statuses import already_exists, conflict, expired, invalid, not_found
+from genplug.testing.api_server.statuses import ApiStatusError, already_exists, conflict, expired, invalid, not_found
 from genplug.testing.api_server.validation import validate_slice
 
 Document = dict[str, Any]
@@ -98,6 +98,7 @@ class Store:
         Raises:
             ApiStatusError: the name exists, or a field is invalid.
         """
+        _check_type(target.kind, document)
         created = self._prepare(target.kind, document)
         metadata = created["metadata"]
         if not metadata.get("name") and metadata.get("generateName"):
@@ -118,8 +119,11 @@ class Store:
         """Replace an object; return it with the fields that the server sets. An equal object remains unchanged.
 
         Raises:
-            ApiStatusError: it does not exist, a precondition does not hold, or a field is invalid.
+            ApiStatusError: it does not exist, the document is of another object or kind, a precondition does not hold,
+                or a field is invalid.
         """
+        _check_type(target.kind, document)
+        _check_name(target, document)
         previous = self.get(target)
         before = previous["metadata"]
         updated = self._prepare(target.kind, document)
@@ -194,6 +198,31 @@ class Store:
             raise invalid(target.kind, target.name, causes)
         if not target.name:
             raise invalid(target.kind, "", [("metadata.name", "Required value: name or generateName is required")])
+
+
+def _check_type(kind: Kind, document: Mapping[str, Any]) -> None:
+    """Raise an error for a document of another kind or version; the server sets fields that are missing."""
+    version, name = document.get("apiVersion") or kind.api_version, document.get("kind") or kind.kind
+    if version != kind.api_version:
+        text = f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
+        raise ApiStatusError(400, text)
+    if name != kind.kind:
+        raise ApiStatusError(400, f"the kind in the data ({name}) does not match the expected kind ({kind.kind})")
+
+
+def _check_name(target: Target, document: Mapping[str, Any]) -> None:
+    """Raise an error for a document of another object than that of the URL (k8s.io/apiserver, handlers/rest.go)."""
+    metadata = document.get("metadata") or {}
+    name, namespace = metadata.get("name") or "", metadata.get("namespace") or target.namespace
+    if not name:
+        text = f"the name of the object ({target.name} based on URL) was undeterminable: name must be provided"
+        raise ApiStatusError(400, text)
+    if name != target.name:
+        text = f"the name of the object ({name}) does not match the name on the URL ({target.name})"
+        raise ApiStatusError(400, text)
+    if namespace != target.namespace:
+        text = "the namespace of the provided object does not match the namespace sent on the request"
+        raise ApiStatusError(400, text)
 
 
 def _check_preconditions(

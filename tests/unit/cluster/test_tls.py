@@ -29,6 +29,7 @@ async def test_request_and_watch_over_tls(api_server: ApiServerStandIn, tmp_path
         api_server.put_slice(document)
     assert len((await http.request(list_slices()))["items"]) == 20
     async with http.watch(WATCH, 60) as events:
+        assert [(await anext(events))["type"] for _ in range(20)] == ["ADDED"] * 20
         api_server.delete_slice("slice-3")
         assert (await anext(events))["type"] == "DELETED"
         api_server.end_watches()

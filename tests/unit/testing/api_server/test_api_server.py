@@ -232,6 +232,70 @@ async def test_page_continues_until_changes_are_forgotten(server: ApiServerStand
         await http.request(list_slices(limit="2", **{"continue": token}))
 
 
+async def test_pages_have_the_resource_version_of_the_first_page(server: ApiServerStandIn, http: HttpClient) -> None:
+    for number in range(3):
+        document = build_document()
+        document["metadata"]["name"] = f"slice-{number}"
+        server.put_slice(document)
+    page = first = (await http.request(list_slices(limit="1")))["metadata"]
+    while "continue" in page:
+        server.edit_slice("slice-0", lambda edited: edited["spec"]["pool"].update(generation=server.accepted))
+        server.add_node(f"node-{len(server.requests)}")
+        page = (await http.request(list_slices(limit="1", **{"continue": page["continue"]})))["metadata"]
+        assert page["resourceVersion"] == first["resourceVersion"]
+    assert len(server.requests) == 3
+    assert (await http.request(list_slices()))["metadata"]["resourceVersion"] != first["resourceVersion"]
+
+
+@pytest.mark.parametrize("query", [{}, {"resourceVersion": ""}, {"resourceVersion": "0"}])
+async def test_watch_without_a_resource_version_has_the_objects_first(
+    server: ApiServerStandIn, http: HttpClient, query: dict[str, str]
+) -> None:
+    server.put_slice(build_document(node="node-2"))
+    before = server.put_slice(build_document())
+    query = {"watch": "1", "fieldSelector": "spec.nodeName=node-1", **query}
+    async with http.watch(Request("watch", "resourceslices", "GET", SLICES_PATH, query), 60) as events:
+        assert await anext(events) == {"type": "ADDED", "object": before}
+        server.delete_slice(before["metadata"]["name"])
+        assert (await anext(events))["type"] == "DELETED"
+
+
+@pytest.mark.parametrize("verb", ["list", "watch"])
+async def test_initial_events_of_a_watch_are_forbidden_as_without_watch_list(http: HttpClient, verb: str) -> None:
+    query = {"sendInitialEvents": "true"} | ({"watch": "1"} if verb == "watch" else {})
+    with pytest.raises(ApiError, match=f"sendInitialEvents is forbidden for {verb}") as failed:
+        await http.request(Request(verb, "resourceslices", "GET", SLICES_PATH, query))
+    assert (failed.value.status, failed.value.reason) == (422, "Invalid")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"apiVersion": "resource.k8s.io/v1beta1"}, r"the API version in the data \(resource\.k8s\.io/v1beta1\)"),
+        ({"kind": "ResourceClaim"}, r"the kind in the data \(ResourceClaim\)"),
+        ({"metadata": {"name": "other"}}, r"the name of the object \(other\) does not match the name on the URL"),
+        ({"metadata": {}}, "name must be provided"),
+    ],
+)
+async def test_update_of_another_object_or_kind_is_an_error(
+    server: ApiServerStandIn, http: HttpClient, change: dict[str, Any], text: str
+) -> None:
+    document = server.put_slice(build_document())
+    path = f"{SLICES_PATH}/{document['metadata']['name']}"
+    with pytest.raises(ApiError, match=text) as failed:
+        await http.request(Request("update", "resourceslices", "PUT", path, document=document | change))
+    assert failed.value.status == 400
+    assert server.slices() == [document]
+
+
+async def test_update_of_a_claim_with_another_namespace_is_an_error(server: ApiServerStandIn, http: HttpClient) -> None:
+    claim = server.put_claim({"metadata": {"namespace": "team", "name": "claim"}, "spec": {}})
+    path = "/apis/resource.k8s.io/v1/namespaces/team/resourceclaims/claim"
+    claim["metadata"]["namespace"] = "other"
+    with pytest.raises(ApiError, match="the namespace of the provided object does not match"):
+        await http.request(Request("update", "resourceclaims", "PUT", path, document=claim))
+
+
 async def test_node_takes_its_slices_with_it(server: ApiServerStandIn) -> None:
     uid = server.add_node(NODE)
     server.put_slice(build_document(uid=uid))
