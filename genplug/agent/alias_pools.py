@@ -113,16 +113,19 @@ class AliasPools:
             uses = await list_uses(self._settings.pod_resources, DEADLINE_SECONDS)
             self._record_claims(uses.claims, max_misses=None)
 
-    def find_claims(self, name: str) -> Mapping[str, str]:
-        """Return the claims that hold devices of a resource by the kubelet's report, as text by device."""
+    def find_claims(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return the claims that hold devices of a resource with these names, as text by the ID of the grant.
+
+        They are those that the kubelet reports.
+        """
         if not self._claimed:
             return {}
         # Imported here: an agent without claims does not load the module.
         from genplug.allocation.slices import pool_name  # noqa: PLC0415
 
         # All pools of pods of this node have its name.
-        end = pool_name("", name)
-        return {device: self._claims[pool, device] for pool, device in self._claimed if pool.endswith(end)}
+        ends = tuple(pool_name("", name) for name in names)
+        return {device: self._claims[pool, device] for pool, device in self._claimed if pool.endswith(ends)}
 
     def ignore_claims(self) -> None:
         """Forget claims: the records of prepared claims are known from now on."""
@@ -153,7 +156,7 @@ class AliasPools:
         async with self._polling:
             # The kubelet limits the rate of requests: calls that wait share a response.
             if self._polled_at < called_at:
-                # The next poll can follow soon, so this one does not count as a miss.
+                # The next poll can follow soon, so this poll does not count as a miss.
                 await self._poll(max_misses=None)
 
     async def run(self) -> None:

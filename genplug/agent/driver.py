@@ -125,10 +125,10 @@ class DriverFollower:
             self._service.update(self._offers, is_complete=self._is_complete)
         self._wakeup.set()
 
-    def find_claims(self, name: str) -> Mapping[str, str]:
-        """Return the claims that hold devices of a resource, as text by grant ID."""
+    def find_claims(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return the claims that hold devices of a resource with these names, as text by grant ID."""
         known = self._pools if self._service is None else self._service
-        return known.find_claims(name)
+        return known.find_claims(names)
 
     def list_held(self) -> Mapping[str, frozenset[str]]:
         """Return the IDs of the devices that claims hold, by resource."""

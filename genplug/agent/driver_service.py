@@ -5,7 +5,7 @@ This module is imported only if a resource is served by Dynamic Resource Allocat
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from genplug import __version__
@@ -19,10 +19,11 @@ from genplug.agent.publisher_state import Phase, PoolStatus, PublisherStatus, Re
 from genplug.agent.settings import Settings
 from genplug.agent.supervision import Supervised
 from genplug.agent.wakeup import Wakeup
-from genplug.allocation.claims import ClaimPool
+from genplug.allocation.claims import ClaimPool, DeviceHolding, find_former_holdings
 from genplug.allocation.holders import find_held_grants
 from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.published import PublishedResource, ResourcePublisher, domain_error
+from genplug.allocation.results import ClaimReference
 from genplug.allocation.slices import pool_name
 from genplug.cluster.account import Account, AccountError
 from genplug.cluster.claims import get_claim
@@ -96,8 +97,8 @@ class DriverService:
         self._used: dict[str, Mapping[str, str]] = {}
         """The pods that use devices by the device plugin API, by resource and grant ID."""
         self._pools: dict[str, ClaimPool] = {}
-        self._inputs: dict[str, tuple[Mapping[str, str] | None, bool]] = {}
-        """What the pools were computed from, in addition to the offers: the users, and whether taints are kept."""
+        self._inputs: dict[str, tuple[Mapping[str, str] | None, Mapping[str, ClaimReference], bool]] = {}
+        """What the pools were computed from, in addition to the offers: pods, claims, and whether taints are kept."""
         self._keeps_taints = True
         self._is_complete: bool | None = None
         self._updated, self._offers_changed = Wakeup(), Wakeup()
@@ -173,11 +174,14 @@ class DriverService:
         if self._publisher is not None:
             self._publisher.mark_changed()
 
-    def find_claims(self, name: str) -> Mapping[str, str]:
-        """Return the claims that hold devices of a resource, as text by grant ID."""
-        pool = pool_name(self._node, name)
-        holdings = self._claims.holdings if self._claims is not None else ()
-        return {held.device: f"the ResourceClaim {held.claim}" for held in holdings if held.pool == pool}
+    def find_claims(self, names: Iterable[str]) -> Mapping[str, str]:
+        """Return the claims that hold devices of a resource with these names, as text by grant ID."""
+        pools = {pool_name(self._node, name) for name in names}
+        return {held.device: f"the ResourceClaim {held.claim}" for held in self._holdings if held.pool in pools}
+
+    @property
+    def _holdings(self) -> tuple[DeviceHolding, ...]:
+        return self._claims.holdings if self._claims is not None else ()
 
     def list_held(self) -> Mapping[str, frozenset[str]]:
         """Return the IDs of the devices that claims hold, by resource."""
@@ -203,7 +207,7 @@ class DriverService:
                 log_driver_report(self._event_log, DriverNotServing(self._name, str(error), RETRY_SECONDS))
             return str(error)
         self._claims, self._reported = claims, set(claims.records)
-        self._hooks.on_claims_changed()
+        self._on_claims_changed()
         return ""
 
     async def run(self) -> bool:
@@ -276,15 +280,25 @@ class DriverService:
             self._evaluate()
         return tuple(self._published.values()) if self._offers else None
 
+    def _on_claims_changed(self) -> None:
+        previous = self._published
+        self._evaluate()
+        if self._published != previous and self._publisher is not None:
+            self._publisher.mark_changed()
+        self._hooks.on_claims_changed()
+
     def _evaluate(self) -> None:
         """Compute what is published of the offers, and the pools that claims refer to."""
         self._publishers = {name: self._publishers.get(name) or ResourcePublisher() for name in self._offers}
         previous, self._inputs = self._inputs, {}
         known = {pool.offer.resource.name: pool for pool in self._pools.values()}
         self._published, self._used, self._pools = {}, {}, {}
+        holdings = self._holdings
         for name, offer in self._offers.items():
             users = self._users.users(name)
-            inputs = self._inputs[name] = (users, self._keeps_taints)
+            aliases = (pool_name(self._node, alias) for alias in offer.resource.aliases)
+            held = find_former_holdings(offer, pool_name(self._node, name), aliases, holdings)
+            inputs = self._inputs[name] = (users, held, self._keeps_taints)
             if name in known and known[name].offer is offer and previous.get(name) == inputs:
                 # Most changes concern another resource.
                 pool = known[name]
@@ -292,12 +306,12 @@ class DriverService:
                 self._pools[pool_name(self._node, name)] = pool
                 continue
             used = find_held_grants(offer, users or {})
-            withheld = dict.fromkeys(offer.grants, _UNKNOWN_USERS) if users is None else _describe_users(used)
+            withheld = dict.fromkeys(offer.grants, _UNKNOWN_USERS) if users is None else _describe_users(used, held)
             if error := domain_error(offer.resource, self._name):
                 withheld = dict.fromkeys(offer.grants, error)
             published = self._publishers[name].publish(offer, keeps_taints=self._keeps_taints, withheld=withheld)
             self._published[name], self._used[name] = published, used
-            self._pools[pool_name(self._node, name)] = ClaimPool(offer, published, used)
+            self._pools[pool_name(self._node, name)] = ClaimPool(offer, published, used, held)
 
     def _on_report(self, report: DriverReport) -> None:
         log_driver_report(self._event_log, report)
@@ -313,10 +327,10 @@ class DriverService:
                 self._set_registration(Registration.WAITING)
             case ClaimAnswered(_, "NodePrepareResources", claim) if report.code is None and self._claims is not None:
                 self._report_prepared(self._claims.records.get(claim.uid))
-                self._hooks.on_claims_changed()
+                self._on_claims_changed()
             case ClaimAnswered() | ClaimForgotten():
                 self._reported &= self._claims.records.keys() if self._claims is not None else set()
-                self._hooks.on_claims_changed()
+                self._on_claims_changed()
             case _:
                 pass
 
@@ -365,9 +379,15 @@ def _build_claim(record: ClaimRecord) -> ClaimStatus:
     return ClaimStatus(claim.namespace, claim.name, claim.uid, tuple(devices))
 
 
-def _describe_users(used: Mapping[str, str]) -> dict[str, str]:
+def _describe_users(used: Mapping[str, str], held: Mapping[str, ClaimReference]) -> dict[str, str]:
     """Return why grants are withheld from publication."""
-    return {
+    pods = {
         grant: f"{user} uses it by the device plugin API; it is published when that pod has ended"
         for grant, user in used.items()
     }
+    claims = {
+        grant: f"the ResourceClaim {claim} has it by a former configuration; it is published when that claim is "
+        "unprepared"
+        for grant, claim in held.items()
+    }
+    return claims | pods

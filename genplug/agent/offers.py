@@ -58,8 +58,8 @@ class Offers:
         self._snapshot: Snapshot | None = None
         self._notes: tuple[Snapshot, dict[str, tuple[str, ...]]] | None = None
         """Why devices of resources are not offered, with the snapshot that the reasons are from."""
-        self._configured: dict[str, str] = {}
-        """The name of the resource of each offered name, which differs for aliases."""
+        self._configured: dict[str, tuple[str, ...]] = {}
+        """All names of the resource of each offered name."""
         self._claimed: set[str] = set()
         """The names of which a claim holds devices."""
         self._published: Mapping[str, Resource] = {}
@@ -96,7 +96,9 @@ class Offers:
         self._snapshot = snapshot
         resources, published = split_by_api(snapshot.health.resources)
         self._configured = {
-            offered: name for name, resource in resources.items() for offered in (name, *resource.aliases)
+            offered: (name, *resource.aliases)
+            for name, resource in resources.items()
+            for offered in (name, *resource.aliases)
         }
         self._names = frozenset(self._configured)
         self._published = published
@@ -193,7 +195,7 @@ class Offers:
 
     def _without_claimed(self, name: str, offer: ResourceOffer) -> ResourceOffer:
         """Return an offer in which the devices that claims hold are unhealthy."""
-        claims = self.driver.find_claims(self._configured.get(name, name))
+        claims = self.driver.find_claims(self._configured.get(name, (name,)))
         held = find_held_grants(offer, claims) if claims else {}
         if held:
             self._claimed.add(name)
@@ -202,7 +204,7 @@ class Offers:
         return offer.mark_unhealthy({grant: f"{claim} uses it" for grant, claim in held.items()})
 
     def _on_claims_changed(self) -> None:
-        claimed = {name for name in self._supply if self.driver.find_claims(self._configured.get(name, name))}
+        claimed = {name for name in self._supply if self.driver.find_claims(self._configured.get(name, (name,)))}
         self._refresh(sorted(claimed | self._claimed))
 
     def _on_usage_change(self, names: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from genplug.allocation.allocate import PathLookup, allocate_edits
 from genplug.allocation.container_edits import ContainerEdits
 from genplug.allocation.errors import AllocationError, ClaimError, ClaimErrorCode, DeviceHeldError
+from genplug.allocation.holders import find_held_grants
 from genplug.allocation.offer import Grant, ResourceOffer
 from genplug.allocation.prestart import program_runs
 from genplug.allocation.published import PublishedDevice, PublishedResource, Taint
@@ -74,12 +75,14 @@ class ClaimPool(Struct, frozen=True):
     """A pool of this node: the offer of a resource, and its devices as they are published.
 
     ``used`` has the pods that use grants by the device plugin API, as text by the ID of the grant. It has an entry only
-    while the resource is moved from one API to the other.
+    while the resource is moved from one API to the other. ``held`` has the claims that hold grants under the ID or the
+    resource name of a former configuration, by the ID of the grant now.
     """
 
     offer: ResourceOffer
     published: PublishedResource
     used: Mapping[str, str] = {}
+    held: Mapping[str, ClaimReference] = {}
 
 
 class ClaimGrant(Struct, frozen=True):
@@ -213,16 +216,37 @@ def select_grants(
         if result.has_admin_access:
             continue
         if (holder := holders.get(key)) is not None:
-            reason = (
-                f"{_describe(result, pool)} is still prepared for the ResourceClaim {holder} (UID {holder.uid}); it "
-                "becomes free when the pod of that claim has ended"
-            )
-            raise DeviceHeldError(claim, holder, reason)
+            raise _held_error(claim, holder, _describe(result, pool))
         if key in taken:
             reason = f"{_describe(result, pool)} is allocated to it twice, and cannot be shared"
             raise ClaimError(ClaimErrorCode.DEVICE_IN_USE, claim, reason)
         taken.add(key)
     return tuple(grants)
+
+
+def find_former_holdings(
+    offer: ResourceOffer, pool: str, pools: Iterable[str], holdings: Iterable[DeviceHolding]
+) -> dict[str, ClaimReference]:
+    """Return the claims that hold grants of an offer by a former configuration, by the ID of the grant.
+
+    ``pool`` is the pool of the offer, and ``pools`` has those of all names of its resource: an alias can have been its
+    name. A holding in ``pool`` with an ID of the offer is not from a former configuration.
+    """
+    names = {pool, *pools}
+    former = {
+        held.device: held.claim
+        for held in holdings
+        if held.pool in names and (held.pool != pool or held.device not in offer.grants)
+    }
+    return find_held_grants(offer, former)
+
+
+def _held_error(claim: ClaimReference, holder: ClaimReference, what: str) -> DeviceHeldError:
+    reason = (
+        f"{what} is still prepared for the ResourceClaim {holder} (UID {holder.uid}); it becomes free when the pod of "
+        "that claim has ended"
+    )
+    return DeviceHeldError(claim, holder, reason)
 
 
 def list_holdings(claim: ClaimReference, results: Iterable[DeviceResult]) -> tuple[DeviceHolding, ...]:
@@ -287,6 +311,9 @@ def _select_grant(claim: ClaimReference, result: DeviceResult, pool: ClaimPool) 
     if (user := pool.used.get(grant.id)) is not None and not result.has_admin_access:
         reason = f"{what} is in use by {user}, which got it by the device plugin API; it becomes free with that pod"
         raise ClaimError(ClaimErrorCode.DEVICE_IN_USE, claim, reason)
+    holder = pool.held.get(grant.id)
+    if holder is not None and holder.uid != claim.uid and not result.has_admin_access:
+        raise _held_error(claim, holder, what)
     if not grant.healthy and not _is_tolerated(result, published):
         raise ClaimError(ClaimErrorCode.DEVICE_UNHEALTHY, claim, f"{what} is unhealthy: {grant.reason}")
     if published is None and not result.has_admin_access:

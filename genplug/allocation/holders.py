@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 from genplug.allocation.offer import ResourceOffer
 from genplug.hardware.device_ids import device_of_grant
 
+Holder = TypeVar("Holder")
 _TOKEN = re.compile(r"-t[0-9]+\Z")
 
 
-def find_held_grants(offer: ResourceOffer, users: Mapping[str, str]) -> dict[str, str]:
-    """Return who holds grants, by their IDs; ``users`` has the holder of each ID that is in use, as text.
+def find_held_grants(offer: ResourceOffer, users: Mapping[str, Holder]) -> dict[str, Holder]:
+    """Return the holders of grants, by their IDs; ``users`` has the holder of each ID that is in use.
 
     An ID that the offer does not have is from a former configuration of the resource: it holds all grants of its
     device, and the ID of a token holds the whole resource.
@@ -23,6 +25,6 @@ def find_held_grants(offer: ResourceOffer, users: Mapping[str, str]) -> dict[str
     pool_user = next((user for grant, user in former.items() if _TOKEN.search(grant)), None)
     for grant in offer.entries:
         users_of_grant = (by_device.get(health.device.id) for health in grant.devices)
-        if (user := next(filter(None, users_of_grant), pool_user)) is not None:
+        if (user := next((user for user in users_of_grant if user is not None), pool_user)) is not None:
             held.setdefault(grant.id, user)
     return held

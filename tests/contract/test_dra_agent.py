@@ -214,6 +214,54 @@ async def test_restarted_agent_serves_an_empty_list_until_no_pod_uses_the_device
         await dra.wait_published(X, "x0", "x1")
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "name", "device"),
+    [
+        ("replicas: 2, ", "", X, "x0-r0"),
+        ("", "replicas: 2, ", X, "x0"),
+        ("", "aliases: [example.com/x], ", "example.com/new", "x0"),
+    ],
+)
+async def test_device_of_a_claim_by_a_former_configuration_is_withheld_until_it_is_unprepared(
+    dra: DraNode, before: str, after: str, name: str, device: str
+) -> None:
+    held = (
+        "the ResourceClaim default/claim-1 has it by a former configuration; it is published when that claim is "
+        "unprepared"
+    )
+    dra.node.unplug("/dev/x1")
+    new_config = X_BY_DRA.replace("example.com/x: {", f"{name}: {{{after}")
+    async with dra.run_agent(X_BY_DRA.replace("example.com/x: {", f"example.com/x: {{{before}")):
+        await dra.server.wait_for(lambda: device in dra.devices(X))
+        await dra.kubelet.prepare("pod", dra.allocate(1, X, device))
+        dra.node.write_config(new_config)
+        await dra.server.wait_for(lambda: not dra.server.slices())
+    async with dra.run_agent() as agent:
+        await dra.kubelet.wait_registered(DRIVER, 2)
+        await wait_for_status(agent, lambda status: status.dra is not None and bool(status.dra.resources))
+        assert agent.status.dra is not None
+        [published] = agent.status.dra.resources
+        assert {note.text for note in published.left_out} == {held}
+        [other, *_] = [note.id for note in published.left_out]
+        with pytest.raises(DraError, match="is still prepared for the ResourceClaim default/claim-1"):
+            await dra.kubelet.prepare("other", dra.allocate(2, name, other))
+        await dra.kubelet.unprepare("pod")
+        await dra.wait_published(name, *(note.id for note in published.left_out))
+
+
+async def test_device_of_a_claim_is_withheld_under_a_new_name_of_its_resource(dra: DraNode) -> None:
+    """DRA point 22."""
+    async with dra.run_agent(X_BY_DRA):
+        await dra.wait_published(X, "x0", "x1")
+        await dra.kubelet.prepare("pod", dra.allocate(1, X, "x1"))
+    config = X_BY_DEVICE_PLUGIN.replace("example.com/x: {", "example.com/new: {aliases: [example.com/x], ")
+    async with dra.run_agent(config):
+        await dra.kubelet.wait_registered(DRIVER, 2)
+        await dra.node.kubelet.wait_for_list("example.com/new", healthy={"x0"})
+        await dra.kubelet.unprepare("pod")
+        await dra.node.kubelet.wait_for_list("example.com/new", healthy={"x0", "x1"})
+
+
 async def test_device_of_a_claim_without_record_is_withheld_until_its_pod_has_ended(dra: DraNode) -> None:
     """DRA point 22."""
     kubelet = dra.node.kubelet

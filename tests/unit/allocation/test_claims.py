@@ -15,6 +15,7 @@ from genplug.allocation.claims import (
     DeviceResult,
     Toleration,
     build_claim_edits,
+    find_former_holdings,
     list_claim_programs,
     list_holdings,
     parse_results,
@@ -58,6 +59,26 @@ def pool(tree: DeviceTree) -> ClaimPool:
     devices = tree.make_healthy("x0", "x1", "x2")
     unhealthy = mark_unhealthy(tree.make_device("x3"), "its node is gone")
     return build_pool(build_offer(build_resource(env={"DEVICES": "${name}"}), (*devices, unhealthy)))
+
+
+def test_claims_of_former_ids_and_names_hold_the_grants_of_their_devices(tree: DeviceTree) -> None:
+    offer = build_offer(build_resource(), tree.make_healthy("x0", "x1", "x2", "x3"))
+    holdings = [
+        DeviceHolding(OTHER, POOL, "x0-r1"),
+        DeviceHolding(OTHER, "node-1/old", "x1"),
+        DeviceHolding(OTHER, "node-1/other", "x2"),
+        DeviceHolding(OTHER, POOL, "x3"),
+    ]
+    held = find_former_holdings(offer, POOL, ["node-1/old"], holdings)
+    assert held == {"x0": OTHER, "x1": OTHER}
+    pool = replace(build_pool(offer), held=held)
+    for device in held:
+        error = refuse(pool, allocate_device(device))
+        assert isinstance(error, DeviceHeldError)
+        assert error.holder == OTHER
+        assert f"{device} of {NAME} is still prepared for the ResourceClaim {OTHER} (UID {OTHER.uid})" in str(error)
+        assert select(pool, allocate_device(device, admin=True))
+    assert select(replace(pool, held={"x0": CLAIM}), allocate_device("x0"))
 
 
 def test_results_of_the_driver_are_read_from_the_claim() -> None:
