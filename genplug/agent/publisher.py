@@ -16,6 +16,7 @@ from genplug.agent.publisher_state import (
     NodeRead,
     Notice,
     OpenWatch,
+    ProbeTaints,
     PublisherEvent,
     PublisherState,
     PublisherStatus,
@@ -25,6 +26,7 @@ from genplug.agent.publisher_state import (
     SliceSeen,
     SlicesListed,
     SliceWritten,
+    TaintsProbed,
     WantedChanged,
     WatchEnded,
     WatchOpened,
@@ -145,6 +147,8 @@ class Publisher:
                 case WriteSlice(write, scope):
                     answer = await self._client.write(write, scope)
                     self._apply(SliceWritten(write, answer))
+                case ProbeTaints(scope):
+                    self._apply(TaintsProbed(await self._client.has_taints(scope)))
         except _REQUEST_ERRORS as error:
             self._apply(ActionFailed(action, error))
 

@@ -51,6 +51,8 @@ SHORT_WATCH_SECONDS = 10.0
 """A watch that ends sooner counts as a failure, so that a proxy that ends each watch causes no stream of requests."""
 _INVALID = frozenset({400, 413, 422})
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _TOO_MANY = 401, 403, 404, 409, 410, 429
+_OF_SERVER = frozenset({_UNAUTHORIZED, _TOO_MANY, 503})
+"""The errors that concern all requests."""
 _OF_ALL_WRITES = frozenset({_UNAUTHORIZED, _NOT_FOUND, _CONFLICT, _GONE, _TOO_MANY})
 """The errors of a write after which no pool is written for a time, or all slices are read again."""
 
@@ -101,7 +103,13 @@ class WriteSlice(Struct, frozen=True):
     scope: SliceScope
 
 
-Action: TypeAlias = ReadNode | ListSlices | OpenWatch | CloseWatch | WriteSlice
+class ProbeTaints(Struct, frozen=True):
+    """Find out whether the API server keeps taints, without a slice that the scheduler could read without them."""
+
+    scope: SliceScope
+
+
+Action: TypeAlias = ReadNode | ListSlices | OpenWatch | CloseWatch | WriteSlice | ProbeTaints
 
 
 class WantedChanged(Struct, frozen=True):
@@ -154,6 +162,12 @@ class SliceWritten(Struct, frozen=True):
     answer: Mapping[str, Any] | None
 
 
+class TaintsProbed(Struct, frozen=True):
+    """The API server keeps taints, or drops them."""
+
+    keeps_taints: bool
+
+
 class ActionFailed(Struct, frozen=True):
     """An action has failed."""
 
@@ -170,6 +184,7 @@ PublisherEvent: TypeAlias = (
     | WatchEnded
     | SliceSeen
     | SliceWritten
+    | TaintsProbed
     | ActionFailed
 )
 
@@ -202,7 +217,7 @@ class PublisherState(Struct, frozen=True):
     ``pools`` are the wanted pools, None if no resource is served by Dynamic Resource Allocation. ``actual`` has the
     slices of the API server by name, None if they have to be listed. ``is_watching`` states that changes of them arrive
     since ``watch_since``. ``keeps_taints`` states that the API server has not dropped taints yet. ``was_away`` states
-    that it could not be reached since the last list: it may keep taints after an upgrade. ``refusals`` has the pools
+    that it could not be reached since that was found: it may keep taints after an upgrade. ``refusals`` has the pools
     that the API server refuses, by name. ``writes`` has the times of the last writes of each slice. ``in_flight`` is
     the write that was sent and is not answered yet. Nothing is sent before ``retry_at``, and ``error`` is the reason.
     ``changed_at`` is the time of the last change of the wanted pools, or of the registration if that was later.
@@ -249,17 +264,10 @@ class Decision(Struct, frozen=True):
 
 def decide(state: PublisherState, now: Seconds) -> Decision:
     """Return the next action."""
+    waiting = _find_wait(state, now)
+    if waiting is not None:
+        return waiting
     is_draining = state.pools is None
-    if is_draining and not (state.may_have_slices if state.actual is None else state.actual):
-        idle = PublisherState(registration=state.registration, keeps_taints=state.keeps_taints)
-        return Decision(idle, CloseWatch() if state.is_watching else None)
-    if not is_draining and state.registration is Registration.UNSUPPORTED:
-        return Decision(replace(state, phase=Phase.UNSUPPORTED))
-    if not is_draining and state.registration is Registration.WAITING and not state.is_watching:
-        return Decision(replace(state, phase=Phase.WAIT_KUBELET))
-    if now < state.retry_at:
-        phase = Phase.UNSUPPORTED if state.is_unsupported else Phase.BACKOFF
-        return Decision(replace(state, phase=phase), due=state.retry_at)
     reading = Phase.DRAIN if is_draining else Phase.LIST
     scope = state.scope
     if scope is None:
@@ -271,6 +279,8 @@ def decide(state: PublisherState, now: Seconds) -> Decision:
     if not is_draining and state.registration is Registration.WAITING:
         # The kubelet deletes the slices of a driver that is not registered.
         return Decision(replace(state, phase=Phase.WAIT_KUBELET))
+    if not is_draining and state.was_away and not state.keeps_taints:
+        return Decision(replace(state, phase=Phase.SYNC), ProbeTaints(scope))
     plan = plan_writes(state.pools or (), state.actual.values(), scope, state.answers)
     planned = frozenset(map(_pool_of, plan))
     if state.refusals.keys() - planned:
@@ -285,6 +295,23 @@ def decide(state: PublisherState, now: Seconds) -> Decision:
         phase = Phase.DRAIN if is_draining else Phase.SYNC
         return Decision(replace(state, phase=phase), due=min(allowed.values(), default=inf))
     return _rest(state, now, due=min(allowed.values(), default=inf))
+
+
+def _find_wait(state: PublisherState, now: Seconds) -> Decision | None:
+    """Return the decision if the publisher is idle, or may not send a request now; None otherwise."""
+    is_draining = state.pools is None
+    if is_draining and not (state.may_have_slices if state.actual is None else state.actual):
+        # Without a watch, an upgrade of the API server is not noticed.
+        idle = PublisherState(registration=state.registration, keeps_taints=state.keeps_taints, was_away=True)
+        return Decision(idle, CloseWatch() if state.is_watching else None)
+    if not is_draining and state.registration is Registration.UNSUPPORTED:
+        return Decision(replace(state, phase=Phase.UNSUPPORTED))
+    if not is_draining and state.registration is Registration.WAITING and not state.is_watching:
+        return Decision(replace(state, phase=Phase.WAIT_KUBELET))
+    if now < state.retry_at:
+        phase = Phase.UNSUPPORTED if state.is_unsupported else Phase.BACKOFF
+        return Decision(replace(state, phase=phase), due=state.retry_at)
+    return None
 
 
 def apply_event(
@@ -309,7 +336,6 @@ def apply_event(
             return replace(state, scope=scope), ()
         case SlicesListed(slices, version):
             listed = replace(state, actual=slices, resource_version=version, is_unsupported=False)
-            listed = replace(listed, keeps_taints=state.keeps_taints or state.was_away, was_away=False)
             return replace(listed, may_have_slices=state.may_have_slices or bool(slices)), ()
         case WatchOpened():
             return replace(state, is_watching=True, watch_since=now), ()
@@ -319,6 +345,8 @@ def apply_event(
             return _on_slice_seen(state, event)
         case SliceWritten(write, answer):
             return _on_written(state, write, answer, now)
+        case TaintsProbed(keeps_taints):
+            return replace(state, keeps_taints=keeps_taints, was_away=False), ()
         case ActionFailed(action, error):
             return _on_failed(replace(state, in_flight=None), action, error, now, jitter)
 
@@ -460,7 +488,7 @@ def _on_written(
     if "taints" not in dropped or not state.keeps_taints:
         return written, ()
     text = "the API server drops the taints of devices, so that unhealthy devices are left out of the ResourceSlices"
-    return replace(written, keeps_taints=False), (Notice(Event.TAINTS_DROPPED, text),)
+    return replace(written, keeps_taints=False, was_away=False), (Notice(Event.TAINTS_DROPPED, text),)
 
 
 def _count_write(state: PublisherState, write: Write, now: Seconds) -> Mapping[str, tuple[Seconds, ...]]:
@@ -478,6 +506,9 @@ def _on_failed(
         failed = replace(failed, was_away=state.was_away or isinstance(error, UnreachableError))
         waiting = _back_off(failed, str(error), now, jitter, MAX_CONNECT_RETRY_SECONDS)
         return waiting, _away_notices(state, str(error))
+    if isinstance(action, ProbeTaints) and error.status not in _OF_SERVER:
+        # For example a webhook that refuses dry runs. The unhealthy devices remain left out.
+        return replace(state, was_away=False), ()
     if error.is_path_unknown:
         text = "the API server does not have resource.k8s.io/v1: upgrade Kubernetes to 1.34 or later"
         notices = () if state.is_unsupported else (Notice(Event.DRA_UNSUPPORTED, text),)

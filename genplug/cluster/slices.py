@@ -7,8 +7,16 @@ from typing import Any
 
 from msgspec import Struct
 
-from genplug.allocation.slice_plan import CreateSlice, DeleteSlice, UpdateSlice, Write
-from genplug.allocation.slices import ActualSlice, SliceScope, read_slice, slice_document
+from genplug.allocation.published import PublishedDevice, PublishedResource, Taint
+from genplug.allocation.slice_plan import (
+    FIRST_GENERATION,
+    CreateSlice,
+    DeleteSlice,
+    UpdateSlice,
+    Write,
+    find_dropped_fields,
+)
+from genplug.allocation.slices import ActualSlice, SliceScope, build_pool, read_slice, slice_document
 from genplug.cluster.errors import ApiError, UnreachableError, read_status
 from genplug.cluster.http import HttpClient, Request, build_path
 from genplug.spec.limits import MAX_API_SLICES
@@ -90,6 +98,19 @@ class SliceClient:
         answer = await self._http.request(request)
         _read(answer)
         return answer
+
+    async def has_taints(self, scope: SliceScope) -> bool:
+        """Return whether the API server keeps the taints of devices, by the creation of a slice as a dry run.
+
+        Raises:
+            AccountError, ApiError, UnreachableError: as for :meth:`HttpClient.request`.
+        """
+        device = PublishedDevice("probe", "probe", {}, {}, (Taint(f"{scope.driver}/probe", "", "NoSchedule"),))
+        pool = build_pool(PublishedResource(f"{scope.driver}/probe", (device,)), scope)
+        document = slice_document(scope, pool, pool.slices[0], FIRST_GENERATION)
+        subject = f"{_SUBJECT}/{pool.slices[0].name}"
+        request = Request("create", subject, "POST", _COLLECTION, {"dryRun": "All"}, document)
+        return not find_dropped_fields([device], await self._http.request(request))
 
     @asynccontextmanager
     async def watch(self, resource_version: str) -> AsyncIterator[AsyncIterator[SliceEvent]]:

@@ -273,6 +273,26 @@ async def test_unhealthy_device_is_left_out_where_taints_are_dropped_dra_19(tmp_
             await running.wait_for_notice(Event.SLICES_PUBLISHED)
 
 
+async def test_unhealthy_device_has_a_taint_after_an_upgrade_of_the_server_dra_19(tmp_path: Path) -> None:
+    async with ApiServerStandIn(version=(1, 34), tls=False) as old:
+        old.add_node(NODE)
+        async with run(old, tmp_path) as running:
+            running.resources = lambda keeps_taints: (
+                (publish(3, tainted=frozenset({2})),) if keeps_taints else (publish(2),)
+            )
+            running.publisher.mark_changed()
+            await running.wait_for_notice(Event.TAINTS_DROPPED)
+            await running.wait_published(2)
+            await old.stop()
+            await running.wait_for_notice(Event.API_SERVER_AWAY)
+            new = ApiServerStandIn(tls=False)
+            new.port, new.token = old.port, old.token
+            new.add_node(NODE)
+            async with new:
+                (found,) = await new.wait_for_slices()
+                assert "taints" in found["spec"]["devices"][2]
+
+
 async def test_unhealthy_device_has_a_taint_where_taints_are_kept_dra_19(running: Running) -> None:
     running.publish(publish(3, tainted=frozenset({2})))
     (found,) = await running.server.wait_for_slices(

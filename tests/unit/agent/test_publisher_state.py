@@ -18,6 +18,7 @@ from genplug.agent.publisher_state import (
     OpenWatch,
     Phase,
     PoolStatus,
+    ProbeTaints,
     PublisherEvent,
     PublisherState,
     ReadNode,
@@ -26,6 +27,7 @@ from genplug.agent.publisher_state import (
     SliceSeen,
     SlicesListed,
     SliceWritten,
+    TaintsProbed,
     WantedChanged,
     WatchEnded,
     WatchOpened,
@@ -108,7 +110,7 @@ class Simulation:
         if error is None or (self.effect_of_failure and isinstance(action, WriteSlice)):
             self._perform(action, is_answered=error is None)
         if error is not None:
-            assert isinstance(action, ReadNode | ListSlices | OpenWatch | WriteSlice)
+            assert isinstance(action, ReadNode | ListSlices | OpenWatch | WriteSlice | ProbeTaints)
             self.apply(ActionFailed(action, error))
 
     def next_version(self) -> str:
@@ -138,6 +140,8 @@ class Simulation:
                 self.apply(WatchOpened())
             case CloseWatch():
                 pass
+            case ProbeTaints():
+                self.apply(TaintsProbed(self.keeps_taints))
             case WriteSlice(DeleteSlice(name=name) as write):
                 self.slices.pop(name, None)
                 if is_answered:
@@ -625,18 +629,51 @@ def test_pause_that_the_server_requests_does_not_shorten_a_longer_pause(simulati
     assert times[-1] - times[-2] == 60.0
 
 
-def test_taints_are_written_again_after_the_api_server_was_away(simulation: Simulation) -> None:
+def test_taints_are_written_again_after_an_upgrade_of_the_api_server(simulation: Simulation) -> None:
     simulation.keeps_taints = False
     simulation.start(publish(3, tainted=frozenset({1})))
     assert not simulation.state.keeps_taints
+    simulation.want(publish(2))
     simulation.run(400)
     simulation.apply(WatchEnded())
     simulation.run(400)
-    assert not simulation.state.keeps_taints
+    assert simulation.count("ProbeTaints") == 0
+    for keeps_taints in (False, True):
+        simulation.keeps_taints = keeps_taints
+        simulation.apply(WatchEnded(UNREACHABLE))
+        simulation.run(400)
+        assert simulation.state.keeps_taints == keeps_taints
+    assert simulation.count("ProbeTaints") == 2
+    assert [notice.event for notice in simulation.notices].count(Event.TAINTS_DROPPED) == 1
+
+
+def test_probe_of_taints_is_repeated_when_the_api_server_is_available(simulation: Simulation) -> None:
+    simulation.keeps_taints = False
+    simulation.start(publish(3, tainted=frozenset({1})))
+    simulation.apply(WantedChanged(None))
+    simulation.run()
+    assert simulation.state.phase is Phase.IDLE
     simulation.keeps_taints = True
-    simulation.apply(WatchEnded(UNREACHABLE))
-    simulation.run(10)
+    simulation.fail = lambda action: ApiError("create", 503) if isinstance(action, ProbeTaints) else None
+    simulation.want(publish(2))
+    assert simulation.slices == {}
+    simulation.fail = lambda _action: None
+    simulation.run(2)
     assert simulation.state.keeps_taints
+    assert simulation.contents == contents(publish(2))
+
+
+def test_probe_of_taints_that_is_refused_is_not_repeated(simulation: Simulation) -> None:
+    simulation.keeps_taints = False
+    simulation.start(publish(3, tainted=frozenset({1})))
+    simulation.want(publish(2))
+    simulation.run(400)
+    simulation.fail = lambda action: ApiError("create", 400) if isinstance(action, ProbeTaints) else None
+    simulation.apply(WatchEnded(UNREACHABLE))
+    simulation.run(400)
+    assert (simulation.count("ProbeTaints"), simulation.state.keeps_taints) == (1, False)
+    assert (simulation.state.phase, simulation.state.error) == (Phase.WATCH, "")
+    assert simulation.contents == contents(publish(2))
 
 
 @settings(max_examples=60, deadline=None)

@@ -136,6 +136,17 @@ async def test_answer_shows_whether_the_version_keeps_taints(
     assert find_dropped_fields(create.part.devices, answer) == dropped
 
 
+@pytest.mark.parametrize(("version", "keeps_taints"), [((1, 34), False), ((1, 36), True)])
+async def test_probe_shows_whether_the_version_keeps_taints_and_creates_nothing(
+    version: tuple[int, int], *, keeps_taints: bool, tmp_path: Path
+) -> None:
+    async with ApiServerStandIn(version=version, tls=False) as server:
+        client = SliceClient(connect(server, tmp_path), DRIVER, NODE)
+        scope = SliceScope(DRIVER, NODE, server.add_node(NODE))
+        assert await client.has_taints(scope) == keeps_taints
+        assert server.slices() == []
+
+
 async def test_watch_has_the_changes_after_the_list(
     server: ApiServerStandIn, client: SliceClient, scope: SliceScope
 ) -> None:
