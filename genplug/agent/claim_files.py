@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from genplug.allocation.claim_cdi import claim_file_name, parse_claim_file_name
 from genplug.allocation.claims import DeviceHolding
@@ -224,7 +225,11 @@ class ClaimFiles:
                 except _DamagedError as error:
                     damaged.append(DamagedRecord(path.stem, str(self._put_aside(path)), str(error)))
                 else:
-                    (records if record.boot_id == self.boot_id else stale)[path.stem] = record
+                    if record.boot_id == self.boot_id:
+                        records[path.stem] = record
+                    else:
+                        # Its CDI file is removed, so that its text is not needed in memory.
+                        stale[path.stem] = replace(record, cdi=None)
         return StoredClaims(records, stale, tuple(damaged))
 
     def _put_aside(self, path: Path) -> Path:

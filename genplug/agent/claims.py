@@ -8,6 +8,7 @@ API server.
 
 import asyncio
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -45,7 +46,12 @@ from genplug.hardware.hung_paths import HangError
 from genplug.kubelet.client import CallError
 from genplug.kubelet.prestart_runner import run_programs
 from genplug.kubelet.reports import ClaimForgotten, DriverReporter, RecordDamaged
-from genplug.spec.limits import MAX_CLAIM_CDI_BYTES, MAX_CLAIM_RECORD_BYTES, MAX_PREPARED_CLAIMS
+from genplug.spec.limits import (
+    MAX_CLAIM_CDI_BYTES,
+    MAX_CLAIM_MEMORY_BYTES,
+    MAX_CLAIM_RECORD_BYTES,
+    MAX_PREPARED_CLAIMS,
+)
 
 READ_SECONDS = 10.0
 """Seconds after which the API server counts as not responding; the kubelet tries again."""
@@ -140,6 +146,8 @@ class Claims:
         self._stale: dict[str, ClaimRecord] = {}
         self._reserved: dict[str, tuple[DeviceHolding, ...]] = {}
         """The devices of claims that are being prepared, or whose record could perhaps not be written."""
+        self._unwritten: dict[str, ClaimRecord] = {}
+        """The records of claims that are being prepared."""
         self._suspects: dict[str, float | None] = {}
         """The claims that hold a device which another needs, with the time since which they are not known."""
         self._has_suspects = asyncio.Event()
@@ -208,7 +216,7 @@ class Claims:
             if not results:
                 return ()
             if len(self._records) >= MAX_PREPARED_CLAIMS:
-                reason = f"{len(self._records)} claims are prepared on this node, which is the maximum"
+                reason = f"{len(self._records)} claims are prepared on this node, which is the maximum; end other pods"
                 raise ClaimError(ClaimErrorCode.STORAGE, claim, reason)
             await self._refresh_uses(claim)
             try:
@@ -286,6 +294,9 @@ class Claims:
             edits = await self._build_edits(claim, grants)
             rendered = render_claim(self._driver, claim.uid, edits)
             record = self._build_record(claim, edits, rendered)
+            self._check_memory(record)
+            # Before the next await, so that its text counts for other claims.
+            self._unwritten[claim.uid] = record
             try:
                 await run_programs(list_claim_programs(claim, grants))
             except AllocationError as error:
@@ -296,6 +307,7 @@ class Claims:
             self._records[claim.uid] = record
             self._stale.pop(claim.uid, None)
         finally:
+            self._unwritten.pop(claim.uid, None)
             if not may_have_files:
                 self._reserved.pop(claim.uid, None)
         return record.answer
@@ -338,6 +350,17 @@ class Claims:
                 reason = f"its {what} would have {size} bytes, and the maximum is {limit}; shorten 'env' and 'mounts'"
                 raise ClaimError(ClaimErrorCode.EDITS, claim, reason)
         return record
+
+    def _check_memory(self, record: ClaimRecord) -> None:
+        """Check that the texts of the CDI files of all claims may be kept in memory."""
+        texts = (known.cdi for records in (self._records, self._unwritten) for known in records.values())
+        kept_bytes = sum(map(sys.getsizeof, filter(None, texts)))
+        if record.cdi is not None and kept_bytes + sys.getsizeof(record.cdi) > MAX_CLAIM_MEMORY_BYTES:
+            reason = (
+                f"the CDI files of {len(self._records)} claims on this node have {kept_bytes} bytes, and with this "
+                f"claim more than the maximum of {MAX_CLAIM_MEMORY_BYTES}; shorten 'env' and 'mounts', or end pods"
+            )
+            raise ClaimError(ClaimErrorCode.STORAGE, record.claim, reason)
 
     async def _read(self, claim: ClaimReference) -> Mapping[str, object]:
         try:

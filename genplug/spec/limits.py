@@ -193,6 +193,9 @@ MAX_CLAIM_RECORD_BYTES = 8 << 20
 MAX_PREPARED_CLAIMS = 4096
 """Prepared claims of a node: their records are kept in memory, and a kubelet runs a few hundred pods."""
 
+MAX_CLAIM_MEMORY_BYTES = 32 << 20
+"""Bytes in memory of the texts of the CDI files of all claims: the chart limits the memory of an agent to 256 MiB."""
+
 MAX_DAMAGED_RECORDS = 100
 """Damaged records in the directory `bad`: they are kept for the analysis of the damage, except the oldest files."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -310,6 +311,46 @@ async def test_files_that_are_too_large_are_refused_with_the_limit(
     monkeypatch.setattr(claims_module, "MAX_PREPARED_CLAIMS", 0)
     assert "0 claims are prepared on this node, which is the maximum" in str(await refuse(claims, ONE))
     assert node.files == []
+
+
+async def test_text_of_all_claims_in_memory_is_limited(node: ClaimNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    node.allocate(TWO, "x1")
+    await claims.prepare(ONE)
+    text = claims.records[ONE.uid].cdi
+    assert text is not None
+    monkeypatch.setattr(claims_module, "MAX_CLAIM_MEMORY_BYTES", 2 * sys.getsizeof(text) - 1)
+    error = await refuse(claims, TWO)
+    assert error.code is ClaimErrorCode.STORAGE
+    assert f"1 claims on this node have {sys.getsizeof(text)} bytes, and with this claim more than" in str(error)
+    assert node.files == node.paths(ONE)
+    await claims.unprepare(ONE)
+    assert await claims.prepare(TWO) == answer(TWO, "x1")
+
+
+async def test_claims_that_are_prepared_at_the_same_time_count_for_the_limit_of_memory(
+    tree: DeviceTree, node: ClaimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = await node.start()
+    node.allocate(ONE, "x0")
+    await claims.prepare(ONE)
+    size = sys.getsizeof(claims.records[ONE.uid].cdi)
+    await claims.unprepare(ONE)
+    gate = tree.root / "gate"
+    program = run_program(tree, f"while [ ! -e {gate} ]; do sleep 0.01; done")
+    node.resource = replace(node.resource, pre_start=program, policy=_ALLOW_PROGRAMS)
+    node.scan()
+    node.allocate(TWO, "x1")
+    monkeypatch.setattr(claims_module, "MAX_CLAIM_MEMORY_BYTES", 2 * size - 1)
+    first = asyncio.create_task(claims.prepare(ONE))
+    second = asyncio.create_task(claims.prepare(TWO))
+    done, _ = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED, timeout=30)
+    gate.touch()
+    [refused] = done
+    assert f"more than the maximum of {2 * size - 1}" in str(refused.exception())
+    [prepared] = {first, second} - done
+    assert len(await prepared) == 1
 
 
 async def test_write_that_hangs_is_the_error_and_is_not_overtaken(
