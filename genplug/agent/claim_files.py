@@ -5,6 +5,7 @@ that an answer and the CDI file consist of. A record of another boot holds no de
 All writes are to another file that replaces the former, so a process may be killed at any moment.
 """
 
+import errno
 import os
 import stat
 import threading
@@ -29,6 +30,8 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 BAD = "bad"
 """The directory of damaged records in the directory of records."""
 RECORD_VERSION = 1
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
+"""Errors that concern the whole process, and say nothing about a file."""
 _RECORD_SUFFIX, _NEW_SUFFIX = ".json", ".new"
 
 
@@ -153,22 +156,36 @@ class ClaimFiles:
         self._busy: set[str] = set()
 
     def restore(self) -> StoredClaims:
-        """Read all records, and make the CDI files agree with those of this boot.
+        """Read all records.
 
-        A damaged record is moved to the directory ``bad``. The CDI file of its claim is kept, because a container of
-        the claim may be restarted.
+        A damaged record is moved to the directory ``bad``, also if the system cannot read it.
 
         Raises:
-            ClaimStorageError: a directory or a file cannot be read, written or removed.
-            HangError: the file system of the CDI files does not respond.
+            ClaimStorageError: the directory cannot be read, or the system has no descriptors or memory left.
         """
         with self._describing(f"the records of prepared claims in {self._directory} cannot be restored"):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            stored = self._read_records()
+            return self._read_records()
+
+    def restore_all_cdi(self, stored: StoredClaims) -> Mapping[str, str]:
+        """Make the CDI files agree with the records of this boot; return the errors by the UID of a claim.
+
+        The CDI file of a claim with a damaged record is kept, because a container of the claim may be restarted. A CDI
+        file without a record that cannot be removed is left for the next process.
+
+        Raises:
+            HangError: the file system of the CDI files does not respond.
+        """
+        errors: dict[str, str] = {}
+        with suppress(OSError):
             self._remove_unused_cdi_files(stored)
-            for record in stored.records.values():
-                self._restore_cdi(record)
-        return stored
+        for uid, record in stored.records.items():
+            try:
+                with self._describing(f"the CDI file of the claim {record.claim} cannot be written"):
+                    self._restore_cdi(record)
+            except ClaimStorageError as error:
+                errors[uid] = str(error)
+        return errors
 
     def write(self, record: ClaimRecord) -> None:
         """Write the record of a claim, and then its CDI file.
@@ -224,6 +241,11 @@ class ClaimFiles:
                     record = _read_record(path)
                 except _DamagedError as error:
                     damaged.append(DamagedRecord(path.stem, str(self._put_aside(path)), str(error)))
+                except OSError as error:
+                    if error.errno in _EXHAUSTED:
+                        raise
+                    reason = f"the system cannot read it: {error.strerror or error}"
+                    damaged.append(DamagedRecord(path.stem, str(self._put_aside(path)), reason))
                 else:
                     if record.boot_id == self.boot_id:
                         records[path.stem] = record
@@ -233,11 +255,15 @@ class ClaimFiles:
         return StoredClaims(records, stale, tuple(damaged))
 
     def _put_aside(self, path: Path) -> Path:
-        """Move a damaged record to the directory of damaged records, and return its new path."""
+        """Move a damaged record to the directory of damaged records, and return its path then."""
         bad = self._directory / BAD
         bad.mkdir(mode=0o700, exist_ok=True)
         moved = bad / path.name
-        path.replace(moved)
+        try:
+            path.replace(moved)
+        except OSError:
+            # Its claim is prepared from scratch also if the record remains here.
+            return path
         kept = sorted(bad.iterdir(), key=lambda file: file.lstat().st_mtime_ns)
         for file in kept[:-MAX_DAMAGED_RECORDS]:
             file.unlink()
@@ -245,7 +271,9 @@ class ClaimFiles:
 
     def _remove_unused_cdi_files(self, stored: StoredClaims) -> None:
         bad = self._directory / BAD
-        damaged = {path.stem for path in bad.iterdir()} if bad.is_dir() else frozenset()
+        damaged = {record.uid for record in stored.damaged}
+        if bad.is_dir():
+            damaged |= {path.stem for path in bad.iterdir()}
         try:
             files = sorted(self._cdi_directory().iterdir())
         except FileNotFoundError:

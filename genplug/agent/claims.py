@@ -45,7 +45,7 @@ from genplug.hardware.dependencies import Dependencies
 from genplug.hardware.hung_paths import HangError
 from genplug.kubelet.client import CallError
 from genplug.kubelet.prestart_runner import run_programs
-from genplug.kubelet.reports import ClaimForgotten, DriverReporter, RecordDamaged
+from genplug.kubelet.reports import ClaimCdiUnwritable, ClaimForgotten, DriverReporter, RecordDamaged
 from genplug.spec.limits import (
     MAX_CLAIM_CDI_BYTES,
     MAX_CLAIM_MEMORY_BYTES,
@@ -150,6 +150,8 @@ class Claims:
         """The records of claims that are being prepared."""
         self._suspects: dict[str, float | None] = {}
         """The claims that hold a device which another needs, with the time since which they are not known."""
+        self._without_cdi: set[str] = set()
+        """The UIDs of prepared claims whose CDI file could not be written."""
         self._has_suspects = asyncio.Event()
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -175,8 +177,10 @@ class Claims:
     async def restore(self) -> None:
         """Read the records of an earlier process, and make the CDI files agree with them.
 
+        If a CDI file cannot be written or removed, :meth:`run` tries again.
+
         Raises:
-            ClaimStorageError: the files cannot be read or written.
+            ClaimStorageError: the records cannot be read.
             HangError: their file system does not respond.
         """
         stored = await self._calls.run(self._files.restore, RESTORE_SECONDS, "the read of the records of claims")
@@ -184,17 +188,43 @@ class Claims:
         for record in stored.damaged:
             self.damaged += 1
             self._report(RecordDamaged(self._driver, record.uid, record.path, record.reason))
+        try:
+            what = "the write of the CDI files of claims"
+            errors = await self._calls.run(partial(self._files.restore_all_cdi, stored), RESTORE_SECONDS, what)
+        except HangError as error:
+            errors = dict.fromkeys(self._records, str(error))
+        self._report_cdi_errors(errors)
+
+    async def restore_cdi(self) -> None:
+        """Write the CDI files that could not be written at the start."""
+        errors: dict[str, str] = {}
+        for uid in sorted(self._without_cdi):
+            async with self._locked(uid):
+                if (record := self._records.get(uid)) is not None:
+                    try:
+                        await self._use_files(record.claim, partial(self._files.restore_cdi, record))
+                    except ClaimError as error:
+                        errors[uid] = str(error)
+        self._report_cdi_errors(errors)
+
+    def _report_cdi_errors(self, errors: Mapping[str, str]) -> None:
+        """Report errors of claims that had no error before."""
+        for uid in errors.keys() - self._without_cdi:
+            self._report(ClaimCdiUnwritable(self._driver, errors[uid], CHECK_SECONDS))
+        self._without_cdi = set(errors)
 
     async def run(self) -> None:
-        """Free the devices of claims that the kubelet has forgotten, and remove old records, until canceled."""
+        """Free devices of forgotten claims, remove old records and restore CDI files, until cancelled."""
         due = self._clock() + STALE_SECONDS
         while True:
-            wait = CHECK_SECONDS if self._suspects else max(due - self._clock(), 0.0)
+            wait = CHECK_SECONDS if self._suspects or self._without_cdi else max(due - self._clock(), 0.0)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._has_suspects.wait()
             self._has_suspects.clear()
             await self.check_holders()
+            if self._without_cdi:
+                await self.restore_cdi()
             if self._clock() >= due:
                 due = self._clock() + STALE_SECONDS
                 await self.remove_stale()

@@ -195,7 +195,7 @@ class ClaimAnswered(Struct, frozen=True):
 
 
 class RecordDamaged(Struct, frozen=True):
-    """The record of the prepared claim with a UID cannot be read; it was moved to ``path``.
+    """The record of the prepared claim with a UID cannot be read; ``path`` is where it is now.
 
     The claim is prepared from scratch when the kubelet asks for it.
     """
@@ -204,6 +204,14 @@ class RecordDamaged(Struct, frozen=True):
     uid: str
     path: str
     reason: str
+
+
+class ClaimCdiUnwritable(Struct, frozen=True):
+    """The CDI file of a prepared claim cannot be written; the next attempt is after ``retry_seconds``."""
+
+    driver: str
+    error: str
+    retry_seconds: float
 
 
 class ClaimForgotten(Struct, frozen=True):
@@ -223,6 +231,7 @@ DriverReport = (
     | DriverNotServing
     | ClaimAnswered
     | RecordDamaged
+    | ClaimCdiUnwritable
     | ClaimForgotten
     | InternalErrorCaught
 )

@@ -9,6 +9,7 @@ from genplug.health.verdict import DeviceHealth, HealthSnapshot
 from genplug.kubelet.reports import (
     CallAnswered,
     ClaimAnswered,
+    ClaimCdiUnwritable,
     ClaimForgotten,
     DriverNotServing,
     DriverRefused,
@@ -81,6 +82,10 @@ def log_driver_report(event_log: EventLog, report: DriverReport) -> None:
                 "claim is prepared from scratch when the kubelet asks for it"
             )
             event_log.emit(Event.RECORD_BAD, text, driver=driver, uid=uid, path=path)
+        case ClaimCdiUnwritable(driver, error, retry_seconds):
+            event_log.emit(
+                Event.CDI_UNWRITABLE, f"{error}; the agent retries", driver=driver, retry_seconds=retry_seconds
+            )
         case InternalErrorCaught(driver, operation, exception):
             text = f"{driver}: {operation} failed: {exception!r}. This is a defect in genplug; please report it"
             event_log.emit_failure(text, exception, resource=driver, method=operation)

@@ -1,7 +1,9 @@
 """Claims of a node: what is prepared, what survives a process and a boot, and when a device becomes free."""
 
 import asyncio
+import errno
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,12 +13,12 @@ import pytest
 from msgspec.structs import replace
 
 from genplug.agent import claims as claims_module
-from genplug.agent.claim_files import Step
+from genplug.agent.claim_files import ClaimStorageError, Step
 from genplug.agent.claims import FORGET_SECONDS, Claims
 from genplug.allocation.claims import DeviceHolding
 from genplug.allocation.errors import ClaimError, ClaimErrorCode, DeviceHeldError
 from genplug.allocation.results import ClaimDevice, ClaimReference
-from genplug.kubelet.reports import ClaimForgotten, RecordDamaged
+from genplug.kubelet.reports import ClaimCdiUnwritable, ClaimForgotten, RecordDamaged
 from genplug.spec.globs import Glob
 from genplug.spec.model import AllocateSpec, PreStartSpec
 from genplug.spec.policy import Policy
@@ -489,6 +491,80 @@ async def test_damaged_record_is_put_aside_and_only_its_claim_is_prepared_again(
     for number in range(1, 5):
         await second.prepare(refer(number))
     assert node.reads == [ONE.name]
+
+
+def break_open(monkeypatch: pytest.MonkeyPatch, broken: Path, code: int) -> None:
+    """Raise an error of the system when a file is opened, from now on."""
+    open_file = os.open
+
+    def open_or_fail(path: str | Path, *arguments: int) -> int:
+        if Path(path) == broken:
+            raise OSError(code, os.strerror(code), str(path))
+        return open_file(path, *arguments)
+
+    monkeypatch.setattr(os, "open", open_or_fail)
+
+
+async def test_record_that_the_system_cannot_read_is_put_aside(
+    node: ClaimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DRA point 14."""
+    first = await node.start()
+    await first.prepare(node.allocate(ONE, "x0"))
+    await first.prepare(node.allocate(TWO, "x1"))
+    break_open(monkeypatch, node.record(ONE), errno.EIO)
+    second = await node.start()
+    assert (second.damaged, second.holdings) == (1, (DeviceHolding(TWO, POOL, "x1"),))
+    [report] = node.reports
+    assert isinstance(report, RecordDamaged)
+    assert (report.path, report.reason) == (
+        str(node.record(ONE, bad=True)),
+        "the system cannot read it: Input/output error",
+    )
+    assert node.cdi_file(ONE).exists()
+
+
+async def test_process_without_descriptors_puts_no_record_aside(
+    node: ClaimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await node.start()
+    await first.prepare(node.allocate(ONE, "x0"))
+    break_open(monkeypatch, node.record(ONE), errno.EMFILE)
+    with pytest.raises(ClaimStorageError, match="Too many open files"):
+        await node.start()
+    assert node.files == node.paths(ONE)
+
+
+async def test_cdi_file_that_cannot_be_written_at_the_start_is_written_later(
+    node: ClaimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await node.start()
+    await first.prepare(node.allocate(ONE, "x0"))
+    await first.prepare(node.allocate(TWO, "x1"))
+    for claim in (ONE, TWO):
+        node.cdi_file(claim).unlink()
+    node.cdi_file(ONE).mkdir()
+    monkeypatch.setattr(claims_module, "CHECK_SECONDS", 0.02)
+    loop, written = asyncio.get_running_loop(), asyncio.Event()
+
+    def notify(step: Step) -> None:
+        if step is Step.CDI_RENAMED:
+            loop.call_soon_threadsafe(written.set)
+
+    second = await node.start(notify)
+    written.clear()
+    assert node.cdi_file(TWO).is_file()
+    assert len(second.holdings) == 2
+    [report] = node.reports
+    assert isinstance(report, ClaimCdiUnwritable)
+    assert report.error.startswith(f"the CDI file of the claim {ONE} cannot be written: Is a directory")
+    running = asyncio.create_task(second.run())
+    node.cdi_file(ONE).rmdir()
+    async with asyncio.timeout(30):
+        await written.wait()
+    running.cancel()
+    assert node.cdi_file(ONE).is_file()
+    assert len(node.reports) == 1
 
 
 async def test_file_of_another_type_is_put_aside(node: ClaimNode) -> None:

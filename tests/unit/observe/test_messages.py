@@ -22,6 +22,7 @@ from genplug.health.verdict import DeviceHealth, HealthSnapshot, Verdict
 from genplug.kubelet.reports import (
     CallAnswered,
     ClaimAnswered,
+    ClaimCdiUnwritable,
     ClaimForgotten,
     DriverNotServing,
     DriverRefused,
@@ -167,6 +168,10 @@ CLAIM = ClaimReference("default", "claim", "u-1")
         (
             ClaimAnswered("genplug.io", "NodeUnprepareResources", CLAIM, 0.1, (), ClaimErrorCode.STORAGE, "full"),
             "claim_unprepare_failed: full",
+        ),
+        (
+            ClaimCdiUnwritable("genplug.io", "the CDI file is a directory", 10),
+            "cdi_unwritable: the CDI file is a directory; the agent retries",
         ),
         (
             ClaimForgotten("genplug.io", CLAIM, ("x0",)),
