@@ -6,13 +6,13 @@ This module is imported only if a resource is served by Dynamic Resource Allocat
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from genplug import __version__
 from genplug.agent.alias_pools import AliasPools
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.claim_files import ClaimFiles, ClaimRecord, ClaimStorageError, read_boot_id
-from genplug.agent.claims import ClaimInputs, ClaimReadError, Claims
+from genplug.agent.claim_source import ApiClaimSource
+from genplug.agent.claims import ClaimInputs, Claims
 from genplug.agent.driver import RETRY_SECONDS, DriverHooks
 from genplug.agent.publisher import Publisher
 from genplug.agent.publisher_state import Phase, PoolStatus, PublisherStatus, Registration
@@ -25,9 +25,7 @@ from genplug.allocation.offer import ResourceOffer
 from genplug.allocation.published import PublishedResource, ResourcePublisher, domain_error
 from genplug.allocation.results import ClaimReference
 from genplug.allocation.slices import pool_name
-from genplug.cluster.account import Account, AccountError
-from genplug.cluster.claims import get_claim
-from genplug.cluster.errors import ApiError, UnreachableError
+from genplug.cluster.account import Account
 from genplug.cluster.http import HttpClient
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError, HungPaths
@@ -198,7 +196,7 @@ class DriverService:
         directory = self._settings.kubelet_dir / PLUGINS / self._name / "claims"
         try:
             files = ClaimFiles(self._name, directory, self._settings.cdi_dir, self._host, read_boot_id())
-            inputs = ClaimInputs(self._read_claim, self._list_uses, lambda: self._pools, self._users.refresh)
+            inputs = ClaimInputs(ApiClaimSource(self._http), self._list_uses, lambda: self._pools, self._users.refresh)
             claims = Claims(files, self._calls, inputs, self._on_report)
             await claims.restore()
         except (ClaimStorageError, HangError) as error:
@@ -360,12 +358,6 @@ class DriverService:
 
     def _count_request(self, verb: str, code: str) -> None:
         self._hooks.count_request(verb, code)
-
-    async def _read_claim(self, namespace: str, name: str) -> Mapping[str, Any] | None:
-        try:
-            return await get_claim(self._http, namespace, name)
-        except (AccountError, ApiError, UnreachableError) as error:
-            raise ClaimReadError(str(error)) from error
 
     async def _list_uses(self) -> frozenset[tuple[str, str]]:
         return await list_claims_in_use(self._settings.pod_resources)

@@ -280,12 +280,15 @@ def build_claim_edits(claim: ClaimReference, grants: Sequence[ClaimGrant], host:
 def list_claim_programs(claim: ClaimReference, grants: Sequence[ClaimGrant]) -> tuple[ProgramRun, ...]:
     """Return the programs to run before the containers of a claim start (``preStart``), in the order of devices.
 
+    No program runs for devices with admin access, because other containers use them: it could reset them.
+
     Raises:
         ClaimError: an argument has no value, or the policy forbids the program.
     """
     runs: dict[tuple[str, ...], ProgramRun] = {}
     try:
-        for members in _group_by_request(grants).values():
+        exclusive = [grant for grant in grants if not grant.result.has_admin_access]
+        for members in _group_by_request(exclusive).values():
             for run in program_runs(members[0].offer, [member.grant.id for member in members]):
                 runs.setdefault(run.arguments, run)
     except AllocationError as error:

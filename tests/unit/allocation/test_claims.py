@@ -379,6 +379,14 @@ def test_programs_run_once_for_each_device_in_order(tree: DeviceTree) -> None:
     assert [run.arguments for run in list_claim_programs(CLAIM, grants)] == [("/bin/reset", "x0"), ("/bin/reset", "x1")]
 
 
+def test_no_program_runs_for_a_device_with_admin_access(tree: DeviceTree) -> None:
+    pre_start = PreStartSpec(LOCATION, (Template.parse("/bin/reset"), Template.parse("${name}")), 5.0)
+    resource = replace(build_resource(), pre_start=pre_start, policy=Policy(programs=(Glob.parse("/**"),)))
+    pool = build_pool(build_offer(resource, tree.make_healthy("x0", "x1")))
+    grants = select(pool, allocate_device("x0", "watch", admin=True), allocate_device("x1"))
+    assert [run.arguments for run in list_claim_programs(CLAIM, grants)] == [("/bin/reset", "x1")]
+
+
 def test_program_that_the_policy_forbids_is_refused(tree: DeviceTree) -> None:
     pre_start = PreStartSpec(LOCATION, (Template.parse("/bin/reset"),), 5.0)
     pool = build_pool(build_offer(replace(build_resource(), pre_start=pre_start), tree.make_healthy("x0")))
