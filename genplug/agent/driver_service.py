@@ -7,6 +7,8 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 
+from msgspec import Struct
+
 from genplug import __version__
 from genplug.agent.alias_pools import AliasPools
 from genplug.agent.blocking_calls import BlockingCalls
@@ -55,6 +57,19 @@ _NO_HANDLER = "no handler registered"
 _UNKNOWN_USERS = "the kubelet has not reported yet which devices pods use by the device plugin API"
 
 
+class _Evaluation(Struct, frozen=True):
+    """The published devices of the offers by resource, and the pools that claims refer to, by name.
+
+    ``used`` has the pods that use devices by the device plugin API, by resource and grant ID. ``inputs`` has what the
+    pools were computed from, in addition to the offers: pods, claims, and whether taints are kept.
+    """
+
+    published: dict[str, PublishedResource] = {}
+    used: dict[str, Mapping[str, str]] = {}
+    pools: dict[str, ClaimPool] = {}
+    inputs: dict[str, tuple[Mapping[str, str] | None, Mapping[str, ClaimReference], bool]] = {}
+
+
 class DriverService:
     """Serves the resources of :meth:`update` until there are none and nothing is left of them."""
 
@@ -91,12 +106,8 @@ class DriverService:
         self._registered_at: float | None = None
         self._offers: Mapping[str, ResourceOffer] = {}
         self._publishers: dict[str, ResourcePublisher] = {}
-        self._published: dict[str, PublishedResource] = {}
-        self._used: dict[str, Mapping[str, str]] = {}
-        """The pods that use devices by the device plugin API, by resource and grant ID."""
-        self._pools: dict[str, ClaimPool] = {}
-        self._inputs: dict[str, tuple[Mapping[str, str] | None, Mapping[str, ClaimReference], bool]] = {}
-        """What the pools were computed from, in addition to the offers: pods, claims, and whether taints are kept."""
+        self._evaluation = _Evaluation()
+        """The newest evaluation, which is replaced as a whole: the HTTP server reads it in a thread."""
         self._keeps_taints = True
         self._is_complete: bool | None = None
         self._updated, self._offers_changed = Wakeup(), Wakeup()
@@ -115,6 +126,9 @@ class DriverService:
         """The status of the driver, the published resources and the claims."""
         driver, publisher = self._get_driver_status(), self._get_publisher_status()
         pools = {pool.resource: pool for pool in publisher.pools} if publisher is not None else {}
+        evaluation, claims = self._evaluation, self._claims
+        # A thread may read the status: the records are copied at once.
+        records = tuple(claims.records.values()) if claims is not None else ()
         return DraStatus(
             driver=driver.name,
             is_registered=driver.is_registered,
@@ -124,20 +138,24 @@ class DriverService:
             publish_error=publisher.error if publisher is not None else "",
             retry_seconds=publisher.retry_seconds if publisher is not None else 0.0,
             keeps_taints=self._keeps_taints,
-            resources=tuple(self._build_published(name, pools.get(name)) for name in self._published),
-            claims=tuple(_build_claim(record) for record in self._claims.records.values()) if self._claims else (),
-            damaged=self._claims.damaged if self._claims is not None else 0,
+            resources=tuple(
+                self._build_published(published, evaluation.used[name], pools.get(name))
+                for name, published in evaluation.published.items()
+            ),
+            claims=tuple(map(_build_claim, records)),
+            damaged=claims.damaged if claims is not None else 0,
         )
 
-    def _build_published(self, name: str, pool: PoolStatus | None) -> PublishedStatus:
-        left_out, used = self._published[name].left_out, self._used[name]
+    def _build_published(
+        self, published: PublishedResource, used: Mapping[str, str], pool: PoolStatus | None
+    ) -> PublishedStatus:
         return PublishedStatus(
-            resource=name,
-            pool=pool_name(self._node, name),
+            resource=published.resource,
+            pool=pool_name(self._node, published.resource),
             slices=pool.slices if pool is not None else 0,
             devices=pool.devices if pool is not None else 0,
             tainted=pool.tainted if pool is not None else 0,
-            left_out=tuple(DeviceNote(entry.device_id, entry.reason) for entry in left_out),
+            left_out=tuple(DeviceNote(entry.device_id, entry.reason) for entry in published.left_out),
             withheld=tuple(DeviceNote(grant, user) for grant, user in used.items()),
             refusal=pool.refusal if pool is not None else "",
         )
@@ -196,7 +214,9 @@ class DriverService:
         directory = self._settings.kubelet_dir / PLUGINS / self._name / "claims"
         try:
             files = ClaimFiles(self._name, directory, self._settings.cdi_dir, self._host, read_boot_id())
-            inputs = ClaimInputs(ApiClaimSource(self._http), self._list_uses, lambda: self._pools, self._users.refresh)
+            inputs = ClaimInputs(
+                ApiClaimSource(self._http), self._list_uses, lambda: self._evaluation.pools, self._users.refresh
+            )
             claims = Claims(files, self._calls, inputs, self._on_report)
             await claims.restore()
         except (ClaimStorageError, HangError) as error:
@@ -276,40 +296,40 @@ class DriverService:
         if keeps_taints != self._keeps_taints:
             self._keeps_taints = keeps_taints
             self._evaluate()
-        return tuple(self._published.values()) if self._offers else None
+        return tuple(self._evaluation.published.values()) if self._offers else None
 
     def _on_claims_changed(self) -> None:
-        previous = self._published
+        previous = self._evaluation.published
         self._evaluate()
-        if self._published != previous and self._publisher is not None:
+        if self._evaluation.published != previous and self._publisher is not None:
             self._publisher.mark_changed()
         self._hooks.on_claims_changed()
 
     def _evaluate(self) -> None:
         """Compute what is published of the offers, and the pools that claims refer to."""
         self._publishers = {name: self._publishers.get(name) or ResourcePublisher() for name in self._offers}
-        previous, self._inputs = self._inputs, {}
-        known = {pool.offer.resource.name: pool for pool in self._pools.values()}
-        self._published, self._used, self._pools = {}, {}, {}
+        previous, evaluation = self._evaluation, _Evaluation()
         holdings = self._holdings
         for name, offer in self._offers.items():
             users = self._users.users(name)
             aliases = (pool_name(self._node, alias) for alias in offer.resource.aliases)
-            held = find_former_holdings(offer, pool_name(self._node, name), aliases, holdings)
-            inputs = self._inputs[name] = (users, held, self._keeps_taints)
-            if name in known and known[name].offer is offer and previous.get(name) == inputs:
+            pool_id = pool_name(self._node, name)
+            held = find_former_holdings(offer, pool_id, aliases, holdings)
+            inputs = evaluation.inputs[name] = (users, held, self._keeps_taints)
+            known = previous.pools.get(pool_id)
+            if known is not None and known.offer is offer and previous.inputs.get(name) == inputs:
                 # Most changes concern another resource.
-                pool = known[name]
-                self._published[name], self._used[name] = pool.published, pool.used
-                self._pools[pool_name(self._node, name)] = pool
+                evaluation.published[name], evaluation.used[name] = known.published, known.used
+                evaluation.pools[pool_id] = known
                 continue
             used = find_held_grants(offer, users or {})
             withheld = dict.fromkeys(offer.grants, _UNKNOWN_USERS) if users is None else _describe_users(used, held)
             if error := domain_error(offer.resource, self._name):
                 withheld = dict.fromkeys(offer.grants, error)
             published = self._publishers[name].publish(offer, keeps_taints=self._keeps_taints, withheld=withheld)
-            self._published[name], self._used[name] = published, used
-            self._pools[pool_name(self._node, name)] = ClaimPool(offer, published, used, held)
+            evaluation.published[name], evaluation.used[name] = published, used
+            evaluation.pools[pool_id] = ClaimPool(offer, published, used, held)
+        self._evaluation = evaluation
 
     def _on_report(self, report: DriverReport) -> None:
         log_driver_report(self._event_log, report)

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from genplug.agent import alias_pools, driver, driver_service, endpoints
+from genplug.allocation.published import PublishedResource, ResourcePublisher
 from genplug.cli.main import main
 from genplug.kubelet import driver as kubelet_driver
 from genplug.observe.events import Event
@@ -278,6 +280,29 @@ async def test_device_of_a_claim_without_record_is_withheld_until_its_pod_has_en
         assert {message.devices.healthy for message in kubelet.messages(X)} == {frozenset({"x0"})}
         kubelet.list_claims = tuple
         await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+
+
+async def test_status_that_is_read_during_an_evaluation_is_the_previous_status(
+    dra: DraNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The HTTP server reads the status in a thread."""
+    seen: set[tuple[str, ...]] = set()
+    async with dra.run_agent(build_serve_config(x="dra", y="dra")) as agent:
+        await dra.wait_published(X, "x0", "x1")
+        await dra.wait_published(Y, "y0")
+        publish = ResourcePublisher.publish
+
+        def read_status(*arguments: Any, **options: Any) -> PublishedResource:
+            assert agent.status.dra is not None
+            seen.add(tuple(published.resource for published in agent.status.dra.resources))
+            return publish(*arguments, **options)
+
+        monkeypatch.setattr(ResourcePublisher, "publish", read_status)
+        dra.node.plug("/dev/x2")
+        dra.node.plug("/dev/y1")
+        await dra.wait_published(X, "x0", "x1", "x2")
+        await dra.wait_published(Y, "y0", "y1")
+    assert seen == {(X, Y)}
 
 
 async def test_process_publishes_over_tls_and_keeps_slices_and_claims_when_it_ends(dra: DraNode) -> None:
