@@ -197,18 +197,22 @@ class ClaimFiles:
         path = self._directory / f"{record.claim.uid}{_RECORD_SUFFIX}"
         with self._using(record.claim.uid), self._describing(f"the record {path} or the CDI file cannot be written"):
             self._at_step(Step.BEFORE_RECORD)
-            self._replace(path, encode_record(record), Step.RECORD_WRITTEN, Step.RECORD_RENAMED)
-            _sync_directory(self._directory)
+            self._write_record(path, record)
             self._restore_cdi(record)
 
     def restore_cdi(self, record: ClaimRecord) -> None:
-        """Write the CDI file of a record, unless it has its content.
+        """Write the CDI file of a record, unless it has its content, and the record if its file is missing.
+
+        A removal that was given up because it hung can remove the files later.
 
         Raises:
-            ClaimStorageError: it cannot be written.
+            ClaimStorageError: one of them cannot be written.
             HangError: another write or removal for the claim does not return, or the file system does not respond.
         """
-        with self._using(record.claim.uid), self._describing("the CDI file cannot be written"):
+        path = self._directory / f"{record.claim.uid}{_RECORD_SUFFIX}"
+        with self._using(record.claim.uid), self._describing(f"the record {path} or the CDI file cannot be written"):
+            if not path.exists():
+                self._write_record(path, record)
             self._restore_cdi(record)
 
     def remove(self, uid: str) -> None:
@@ -286,6 +290,10 @@ class ClaimFiles:
             uid = parse_claim_file_name(self.driver, path.name)
             if uid is not None and uid not in stored.records and uid not in damaged:
                 path.unlink()
+
+    def _write_record(self, path: Path, record: ClaimRecord) -> None:
+        self._replace(path, encode_record(record), Step.RECORD_WRITTEN, Step.RECORD_RENAMED)
+        _sync_directory(self._directory)
 
     def _restore_cdi(self, record: ClaimRecord) -> None:
         path = self._cdi_path(record.claim.uid)

@@ -384,6 +384,39 @@ async def test_write_that_hangs_is_the_error_and_is_not_overtaken(
     assert node.files == []
 
 
+async def test_removal_that_ends_after_its_deadline_leaves_a_prepared_claim_its_record(
+    node: ClaimNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_module, "WRITE_SECONDS", 0.05)
+    loop, released, removed = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
+
+    def hang(step: Step) -> None:
+        if step is Step.BEFORE_REMOVAL:
+            released.wait(20)
+        elif step is Step.RECORD_REMOVED:
+            loop.call_soon_threadsafe(removed.set)
+
+    claims = await node.start(hang)
+    node.allocate(ONE, "x0")
+    await claims.prepare(ONE)
+    with pytest.raises(ClaimError, match=r"has not returned within 0\.05 s"):
+        await claims.unprepare(ONE)
+    released.set()
+    monkeypatch.undo()
+    await asyncio.wait_for(removed.wait(), 20)
+    assert node.files == []
+    while True:
+        try:
+            assert await claims.prepare(ONE) == answer(ONE, "x0")
+        except ClaimError:
+            # The thread of the removal has not ended yet.
+            await asyncio.sleep(0.001)
+        else:
+            break
+    assert node.files == node.paths(ONE)
+    assert (await node.start()).holdings == claims.holdings
+
+
 async def test_next_process_answers_from_the_record(node: ClaimNode) -> None:
     first = await node.start()
     node.allocate(ONE, "x0")
