@@ -108,14 +108,15 @@ class ClaimUses(Protocol):
 class ClaimInputs(Struct, frozen=True):
     """The sources of facts about claims. ``pools`` returns the present pools of this node by name.
 
-    ``refresh`` reads from the kubelet which devices pods use by the device plugin API, so that the pools have them; it
-    raises CallError if the kubelet does not respond.
+    ``is_scanned`` returns whether all pools are known. ``refresh`` reads from the kubelet which devices
+    pods use by the device plugin API, so that the pools have them; it raises CallError if the kubelet does not respond.
     """
 
     source: ClaimSource
     uses: ClaimUses
     pools: Callable[[], Mapping[str, ClaimPool]]
     refresh: Callable[[], Awaitable[None]]
+    is_scanned: Callable[[], bool] = lambda: True
 
 
 class Claims:
@@ -250,7 +251,8 @@ class Claims:
                 raise ClaimError(ClaimErrorCode.STORAGE, claim, reason)
             await self._refresh_uses(claim)
             try:
-                grants = select_grants(claim, results, self._inputs.pools(), self.holdings)
+                is_scanned = self._inputs.is_scanned()
+                grants = select_grants(claim, results, self._inputs.pools(), self.holdings, is_scanned=is_scanned)
             except DeviceHeldError as error:
                 self._suspect(error.holder)
                 raise
@@ -397,13 +399,13 @@ class Claims:
             async with asyncio.timeout(READ_SECONDS):
                 document = await self._inputs.source(claim.namespace, claim.name)
         except TimeoutError:
-            reason = f"the API server has not returned it within {READ_SECONDS:g} s"
+            reason = f"the API server has not returned it within {READ_SECONDS:g} s; the kubelet tries again"
             raise ClaimError(ClaimErrorCode.UNREADABLE, claim, reason) from None
         except ClaimReadError as error:
             reason = f"it cannot be read from the API server: {error}"
             raise ClaimError(ClaimErrorCode.UNREADABLE, claim, reason) from None
         if document is None:
-            raise ClaimError(ClaimErrorCode.REPLACED, claim, "it does not exist any more")
+            raise ClaimError(ClaimErrorCode.REPLACED, claim, "it does not exist any more; delete the pod")
         return document
 
     async def _refresh_uses(self, claim: ClaimReference) -> None:

@@ -215,7 +215,11 @@ class DriverService:
         try:
             files = ClaimFiles(self._name, directory, self._settings.cdi_dir, self._host, read_boot_id())
             inputs = ClaimInputs(
-                ApiClaimSource(self._http), self._list_uses, lambda: self._evaluation.pools, self._users.refresh
+                ApiClaimSource(self._http),
+                self._list_uses,
+                lambda: self._evaluation.pools,
+                self._users.refresh,
+                lambda: bool(self._is_complete),
             )
             claims = Claims(files, self._calls, inputs, self._on_report)
             await claims.restore()

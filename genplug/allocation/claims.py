@@ -30,6 +30,9 @@ _POOL = re.compile(r"[-a-z0-9./]{1,253}")
 """The names that the API server accepts. They become parts of messages and of the names of CDI devices."""
 _MAX_NAME = 300
 """Characters of an invalid name in a message; longer than any valid name."""
+_NOT_ALLOCATED = "the scheduler has not allocated it, or not any more; create the pod again"
+_UNSCANNED = "its devices have not been scanned yet; the kubelet tries again"
+_UNTIL_HEALTHY = "the kubelet tries again until it is healthy"
 _EFFECTS = ("NoSchedule", "NoExecute")
 """The effects of taints that a claim has to tolerate; a taint with the effect ``None`` only informs."""
 
@@ -162,10 +165,13 @@ def parse_results(document: object, claim: ClaimReference, driver: str) -> tuple
         reason = f"expected a ResourceClaim of resource.k8s.io/v1 from the API server, found another document: {error}"
         raise ClaimError(ClaimErrorCode.UNREADABLE, claim, reason) from None
     if parsed.metadata.uid != claim.uid:
-        reason = f"expected the UID {claim.uid}, found {parsed.metadata.uid}: the claim was deleted and created again"
+        reason = (
+            f"expected the UID {claim.uid}, found {parsed.metadata.uid}: the claim was deleted and created again; "
+            "delete the pod, which has the former claim"
+        )
         raise ClaimError(ClaimErrorCode.REPLACED, claim, reason)
     if parsed.status.allocation is None:
-        raise ClaimError(ClaimErrorCode.NOT_ALLOCATED, claim, "the scheduler has not allocated it, or not any more")
+        raise ClaimError(ClaimErrorCode.NOT_ALLOCATED, claim, _NOT_ALLOCATED)
     devices = parsed.status.allocation.devices
     results = [result for result in devices.results or () if result.driver == driver]
     if not results:
@@ -176,7 +182,10 @@ def parse_results(document: object, claim: ClaimReference, driver: str) -> tuple
             reason = f"{place} has parameters for the driver {driver}, which accepts none; remove them from 'config'"
             raise ClaimError(ClaimErrorCode.PARAMETERS, claim, reason)
     if len(results) > MAX_CLAIM_DEVICES:
-        reason = f"it has {len(results)} devices of the driver {driver}, and at most {MAX_CLAIM_DEVICES} are prepared"
+        reason = (
+            f"it has {len(results)} devices of the driver {driver}, and at most {MAX_CLAIM_DEVICES} are prepared; "
+            "request fewer"
+        )
         raise ClaimError(ClaimErrorCode.NOT_ALLOCATED, claim, reason)
     for result in results:
         for pattern, name in ((_REQUEST, result.request), (_POOL, result.pool), (_DEVICE, result.device)):
@@ -194,11 +203,14 @@ def select_grants(
     results: Sequence[DeviceResult],
     pools: Mapping[str, ClaimPool],
     holdings: Iterable[DeviceHolding],
+    *,
+    is_scanned: bool = True,
 ) -> tuple[ClaimGrant, ...]:
     """Return the grants of the results of a claim, in their order.
 
     ``holdings`` are the devices of all claims that are prepared since the node started; those of ``claim`` itself do
-    not count. Devices of a pool of which the claim tolerates the taints may be unhealthy.
+    not count. It ``is_scanned`` if the pools of all resources are known. Devices of a pool of which the claim tolerates
+    the taints may be unhealthy.
 
     Raises:
         ClaimError: a device is not on this node, is in use, or is unhealthy.
@@ -209,7 +221,8 @@ def select_grants(
     for result in results:
         pool = pools.get(result.pool)
         if pool is None:
-            reason = f"device {result.device}: this node has no pool {result.pool}; its resource was removed or renamed"
+            cause = "its resource was removed or renamed; create the pod again" if is_scanned else _UNSCANNED
+            reason = f"device {result.device}: this node has no pool {result.pool}; {cause}"
             raise ClaimError(ClaimErrorCode.UNKNOWN_DEVICE, claim, reason)
         grants.append(_select_grant(claim, result, pool))
         key = (result.pool, result.device)
@@ -218,7 +231,7 @@ def select_grants(
         if (holder := holders.get(key)) is not None:
             raise _held_error(claim, holder, _describe(result, pool))
         if key in taken:
-            reason = f"{_describe(result, pool)} is allocated to it twice, and cannot be shared"
+            reason = f"{_describe(result, pool)} is allocated to it twice, and cannot be shared; create the claim again"
             raise ClaimError(ClaimErrorCode.DEVICE_IN_USE, claim, reason)
         taken.add(key)
     return tuple(grants)
@@ -309,7 +322,10 @@ def _select_grant(claim: ClaimReference, result: DeviceResult, pool: ClaimPool) 
     grant = pool.offer.grants.get(result.device if published is None else published.device_id)
     what = _describe(result, pool)
     if grant is None:
-        reason = f"{what} is not on this node; it was removed from the hardware or the configuration"
+        reason = (
+            f"{what} is not on this node; it was removed from the hardware or the configuration; plug it in, "
+            "or create the pod again"
+        )
         raise ClaimError(ClaimErrorCode.UNKNOWN_DEVICE, claim, reason)
     if (user := pool.used.get(grant.id)) is not None and not result.has_admin_access:
         reason = f"{what} is in use by {user}, which got it by the device plugin API; it becomes free with that pod"
@@ -318,10 +334,13 @@ def _select_grant(claim: ClaimReference, result: DeviceResult, pool: ClaimPool) 
     if holder is not None and holder.uid != claim.uid and not result.has_admin_access:
         raise _held_error(claim, holder, what)
     if not grant.healthy and not _is_tolerated(result, published):
-        raise ClaimError(ClaimErrorCode.DEVICE_UNHEALTHY, claim, f"{what} is unhealthy: {grant.reason}")
+        raise ClaimError(
+            ClaimErrorCode.DEVICE_UNHEALTHY, claim, f"{what} is unhealthy: {grant.reason}; {_UNTIL_HEALTHY}"
+        )
     if published is None and not result.has_admin_access:
         reasons = [left_out.reason for left_out in pool.published.left_out if left_out.device_id == grant.id]
-        reason = f"{what} is not published any more: {reasons[0] if reasons else 'it has another name now'}"
+        cause = reasons[0] if reasons else "it has another name now"
+        reason = f"{what} is not published any more: {cause}; create the pod again"
         raise ClaimError(ClaimErrorCode.UNKNOWN_DEVICE, claim, reason)
     return ClaimGrant(result, pool.offer, grant)
 

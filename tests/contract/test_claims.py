@@ -93,7 +93,7 @@ async def test_bad_claim_of_a_batch_is_the_only_error(node: ClaimNode, kubelet: 
         assert errors == {
             refer(7).uid: (
                 "ResourceClaim default/claim-7: device x99 of a.example/x is not on this node; it was removed from "
-                "the hardware or the configuration"
+                "the hardware or the configuration; plug it in, or create the pod again"
             )
         }
         assert sum(len(result.devices) for result in answer.claims.values()) == 31

@@ -154,7 +154,7 @@ async def test_device_is_given_to_one_of_two_claims_that_are_prepared_at_the_sam
 async def test_claim_that_the_api_server_does_not_have_is_refused(node: ClaimNode) -> None:
     claims = await node.start()
     error = await refuse(claims, ONE)
-    assert str(error) == "ResourceClaim default/claim-1: it does not exist any more"
+    assert str(error) == "ResourceClaim default/claim-1: it does not exist any more; delete the pod"
     assert error.code is ClaimErrorCode.REPLACED
 
 

@@ -61,6 +61,16 @@ def pool(tree: DeviceTree) -> ClaimPool:
     return build_pool(build_offer(build_resource(env={"DEVICES": "${name}"}), (*devices, unhealthy)))
 
 
+def test_pool_that_has_not_been_scanned_is_not_removed(pool: ClaimPool) -> None:
+    results = parse(allocate_device("x0", pool="node-1/other"))
+    for is_scanned, cause in (
+        (True, "its resource was removed or renamed; create the pod again"),
+        (False, "its devices have not been scanned yet; the kubelet tries again"),
+    ):
+        with pytest.raises(ClaimError, match=f"this node has no pool node-1/other; {cause}"):
+            select_grants(CLAIM, results, {POOL: pool}, (), is_scanned=is_scanned)
+
+
 def test_claims_of_former_ids_and_names_hold_the_grants_of_their_devices(tree: DeviceTree) -> None:
     offer = build_offer(build_resource(), tree.make_healthy("x0", "x1", "x2", "x3"))
     holdings = [
