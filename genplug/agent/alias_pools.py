@@ -64,8 +64,8 @@ class AliasPools:
         self._polled_at = float("-inf")
         """When the last poll with a response started, in monotonic seconds."""
         self._error = ""
-        self._is_first_poll_due = False
-        """Whether the first poll will end soon."""
+        self._is_first_poll_due = True
+        """Whether the first poll has not ended: nothing is served before :meth:`run`."""
         self._has_polled = False
 
     def update_resources(self, resources: Iterable[Resource], published: Iterable[Resource] = ()) -> None:
