@@ -224,13 +224,6 @@ class AuditRecorder:
             if known.get((resource, device)) != reason:
                 self._emit(RecordType.DEVICE_WITHHELD, _device_fields(resource, device, reason))
 
-    def on_allocation(self, resource: str, ids: Iterable[str]) -> None:
-        """Record an Allocate response, or the devices of a resource that a prepared claim has."""
-        # The response to the kubelet does not wait for the record.
-        if not self._allocations:
-            self._loop.call_soon(self._record_allocations)
-        self._allocations.append((round_time(time.time()), resource, tuple(ids)))
-
     @_guard
     def on_event(self, entry: LogEvent) -> None:
         """Record an event of the agent, if it belongs into the audit log."""
@@ -258,7 +251,7 @@ class AuditRecorder:
 
     @_guard
     def on_allocation(self, resource: str, ids: Iterable[str]) -> None:
-        """Record an allocation soon: its response and the next calls of the kubelet do not wait for the record."""
+        """Record an allocation, or the devices of a prepared claim, soon: the kubelet does not wait for the record."""
         self._allocations.add(_Allocated(resource, tuple(ids), round_time(time.time())))
 
     # Tasks
