@@ -412,6 +412,70 @@ NODES = Dashboard(
             ],
             unit="s",
         ),
+        Row("Dynamic Resource Allocation"),
+        Graph(
+            "Published devices by resource and state",
+            "Devices of resources with `serve: dra`, summed over all nodes. Tainted devices are unhealthy, and a pod "
+            "has a withheld device by the device plugin API. `genplug status` shows why devices are left out.",
+            [
+                Query(
+                    f"sum by (resource, state) (genplug_dra_devices{{{RESOURCES}}}) > 0",
+                    "{{resource}} {{state}}",
+                )
+            ],
+        ),
+        Graph(
+            "Nodes that do not publish",
+            "The last request to the API server failed, or the kubelet has not registered the driver. Other nodes are "
+            "not shown.",
+            [
+                Query(f"max by (node) (genplug_dra_publish_failing{{{AGENTS}}} == 1)", "{{node}} API server"),
+                Query(f"count by (node) (genplug_dra_registered{{{AGENTS}}} == 0)", "{{node}} kubelet"),
+            ],
+        ),
+        Graph(
+            "Claims that were not prepared",
+            "Attempts by reason. The pods of these claims wait, and the kubelet retries.",
+            [
+                Query(
+                    f"sum by (reason) (increase(genplug_dra_prepare_errors_total{{{AGENTS}}}[$__rate_interval])) > 0",
+                    "{{reason}}",
+                )
+            ],
+        ),
+        Graph(
+            "Prepared claims by pool",
+            "ResourceClaims whose devices pods use.",
+            [Query(f"sum by (pool) (genplug_dra_prepared_claims{{{AGENTS}}})", "{{pool}}")],
+        ),
+        Graph(
+            "Duration of preparation and publication, 99th percentile",
+            "Time that genplug needs to prepare a claim, for which the kubelet waits before it creates the pod, and to "
+            "publish changed devices.",
+            [
+                Query(
+                    "histogram_quantile(0.99, sum by (le) ("
+                    f"rate(genplug_dra_prepare_seconds_bucket{{{AGENTS}}}[$__rate_interval])))",
+                    "prepare",
+                ),
+                Query(
+                    "histogram_quantile(0.99, sum by (le) ("
+                    f"rate(genplug_dra_publish_seconds_bucket{{{AGENTS}}}[$__rate_interval])))",
+                    "publish",
+                ),
+            ],
+            unit="s",
+        ),
+        Graph(
+            "Requests to the API server",
+            "Requests of all agents by verb and status. The status 0 is a request without an answer.",
+            [
+                Query(
+                    f"sum by (verb, code) (increase(genplug_dra_api_requests_total{{{AGENTS}}}[$__rate_interval]))",
+                    "{{verb}} {{code}}",
+                )
+            ],
+        ),
         Row("Kubelet"),
         Graph(
             "Registrations",
