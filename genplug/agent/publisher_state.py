@@ -23,7 +23,7 @@ from genplug.allocation.slice_plan import (
     wanted_content,
 )
 from genplug.allocation.slices import ActualSlice, SliceScope, WantedPool, read_slice
-from genplug.cluster.errors import ApiError, UnreachableError
+from genplug.cluster.errors import ApiError, NotConnectedError, UnreachableError
 from genplug.observe.events import Event
 from genplug.observe.text import count_noun
 
@@ -35,8 +35,10 @@ SLOW_WRITE_SECONDS = 10.0
 """The same for a slice that was written ``MANY_WRITES`` times within ``MANY_WRITES_SECONDS``."""
 MANY_WRITES = 10
 MANY_WRITES_SECONDS = 60.0
-MAX_CONNECT_RETRY_SECONDS = 30.0
-"""The longest pause after the API server could not be reached."""
+MAX_CONNECT_RETRY_SECONDS = 3.0
+"""The longest pause without a connection: the devices are published within 5 s after the API server has returned."""
+MAX_ANSWER_RETRY_SECONDS = 30.0
+"""The longest pause after a connection to the API server without a valid answer."""
 MAX_RETRY_SECONDS = 60.0
 """The longest pause after the API server answered with an error that can pass."""
 FORBIDDEN_SECONDS = 60.0
@@ -49,6 +51,8 @@ MISSING_NODE_SECONDS = 10.0
 """The pause if there is no Node object, which the kubelet creates when it starts."""
 SHORT_WATCH_SECONDS = 10.0
 """A watch that ends sooner counts as a failure, so that a proxy that ends each watch causes no stream of requests."""
+_MAX_CONNECT_FAILURES = 2
+"""The failures without a connection that count for the pauses after other failures."""
 _INVALID = frozenset({400, 413, 422})
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _TOO_MANY = 401, 403, 404, 409, 410, 429
 _OF_SERVER = frozenset({_UNAUTHORIZED, _TOO_MANY, 503})
@@ -504,7 +508,12 @@ def _on_failed(
     failed = replace(state, actual=None, is_watching=False)
     if not isinstance(error, ApiError):
         failed = replace(failed, was_away=state.was_away or isinstance(error, UnreachableError))
-        waiting = _back_off(failed, str(error), now, jitter, MAX_CONNECT_RETRY_SECONDS)
+        if isinstance(error, NotConnectedError):
+            waiting = _back_off(failed, str(error), now, jitter, MAX_CONNECT_RETRY_SECONDS)
+            # A server that returns can answer with errors first: the pauses after these start short.
+            waiting = replace(waiting, failures=min(waiting.failures, _MAX_CONNECT_FAILURES))
+        else:
+            waiting = _back_off(failed, str(error), now, jitter, MAX_ANSWER_RETRY_SECONDS)
         return waiting, _away_notices(state, str(error))
     if isinstance(action, ProbeTaints) and error.status not in _OF_SERVER:
         # For example a webhook that refuses dry runs. The unhealthy devices remain left out.

@@ -17,6 +17,10 @@ class UnreachableError(OSError):
     """
 
 
+class NotConnectedError(UnreachableError):
+    """There is no connection to the API server. The attempt costs the server little."""
+
+
 class ApiError(Exception):
     """An error that the API server answered.
 

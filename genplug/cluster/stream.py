@@ -9,7 +9,7 @@ import ssl
 from contextlib import suppress
 
 from genplug.cluster.account import Credentials
-from genplug.cluster.errors import UnreachableError
+from genplug.cluster.errors import NotConnectedError, UnreachableError
 
 CONNECT_SECONDS = 5.0
 """Seconds for the connection and the TLS handshake."""
@@ -118,21 +118,25 @@ class Connector:
         """Open a connection.
 
         Raises:
-            UnreachableError: there is no connection within the limit, or the certificate cannot be verified.
+            NotConnectedError: there is no connection within the limit.
+            UnreachableError: TLS or its settings failed, for example the certificate cannot be verified.
         """
+        failure = UnreachableError
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 return await self._connect(credentials)
         except TimeoutError:
-            reason = f"no connection within {CONNECT_SECONDS:g} s"
+            failure, reason = NotConnectedError, f"no connection within {CONNECT_SECONDS:g} s"
         except ssl.SSLCertVerificationError as error:
             reason = f"its certificate cannot be verified: {error.verify_message}; check ca.crt of the service account"
-        except OSError as error:
+        except ssl.SSLError as error:
             reason = error.strerror or str(error)
+        except OSError as error:
+            failure, reason = NotConnectedError, error.strerror or str(error)
         except (ValueError, TypeError) as error:
             # OpenSSL cannot use the name of the host or the certificates.
             reason = str(error)
-        raise UnreachableError(f"cannot connect to the API server at {credentials.authority}: {reason}")
+        raise failure(f"cannot connect to the API server at {credentials.authority}: {reason}")
 
     async def _connect(self, credentials: Credentials) -> ByteStream:
         reader, writer = await asyncio.open_connection(credentials.host, credentials.port)

@@ -84,7 +84,13 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write without pauses; tests with a simulated time are in test_publisher_state."""
     for name in ("WRITE_SECONDS", "SLOW_WRITE_SECONDS"):
         monkeypatch.setattr(publisher_state, name, 0.01)
-    for name in ("MAX_RETRY_SECONDS", "MAX_CONNECT_RETRY_SECONDS", "FORBIDDEN_SECONDS", "MISSING_NODE_SECONDS"):
+    for name in (
+        "MAX_RETRY_SECONDS",
+        "MAX_CONNECT_RETRY_SECONDS",
+        "MAX_ANSWER_RETRY_SECONDS",
+        "FORBIDDEN_SECONDS",
+        "MISSING_NODE_SECONDS",
+    ):
         monkeypatch.setattr(publisher_state, name, 0.05)
 
 

@@ -46,7 +46,7 @@ from genplug.allocation.slices import (
     read_slice,
     slice_document,
 )
-from genplug.cluster.errors import ApiError, UnreachableError
+from genplug.cluster.errors import ApiError, NotConnectedError, UnreachableError
 from genplug.observe.events import Event
 from tests.support.api_server import DRIVER, NODE, publish
 
@@ -318,12 +318,14 @@ def test_dropped_taints_are_reported_once_and_the_devices_are_left_out(simulatio
     assert simulation.count("WriteSlice") == 2
 
 
-UNREACHABLE = UnreachableError("cannot connect to the API server")
+UNREACHABLE = UnreachableError("no answer from the API server")
+NOT_CONNECTED = NotConnectedError("cannot connect to the API server")
 
 
 @pytest.mark.parametrize(
     ("error", "limit"),
     [
+        (NOT_CONNECTED, 3.0),
         (UNREACHABLE, 30.0),
         (ApiError("list", 500), 60.0),
         (ApiError("list", 401), 60.0),
@@ -344,6 +346,17 @@ def test_pauses_after_failures_grow_to_a_limit(simulation: Simulation, error: Ex
     simulation.run(limit + 10)
     assert simulation.contents == contents(publish(3))
     assert (simulation.state.failures, simulation.state.error) == (0, "")
+
+
+def test_errors_of_a_server_that_returns_have_short_pauses_first_dra_17(simulation: Simulation) -> None:
+    simulation.fail = lambda action: NOT_CONNECTED if isinstance(action, ListSlices) else None
+    simulation.start(publish(3))
+    simulation.run(300)
+    simulation.fail = lambda action: ApiError("list", 503) if isinstance(action, ListSlices) else None
+    returned = simulation.now
+    simulation.run(35)
+    times = [at for at, name in simulation.actions if name == "ListSlices" and at > returned]
+    assert [later - earlier for earlier, later in pairwise(times)] == [4.0, 8.0, 16.0]
 
 
 def test_forbidden_requests_are_repeated_at_most_twice_a_minute_dra_18(simulation: Simulation) -> None:

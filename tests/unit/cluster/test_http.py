@@ -10,7 +10,7 @@ import pytest
 
 from genplug.cluster import http as http_module
 from genplug.cluster.account import Account
-from genplug.cluster.errors import ApiError, UnreachableError, read_retry_after
+from genplug.cluster.errors import ApiError, NotConnectedError, UnreachableError, read_retry_after
 from genplug.cluster.http import HttpClient, Request, build_path
 from genplug.testing.api_server import ApiServerStandIn
 from tests.support.api_server import SLICES_PATH, build_account, build_document, connect, list_slices
@@ -128,7 +128,7 @@ async def test_request_on_a_new_connection_is_not_repeated(server: ApiServerStan
 
 async def test_server_that_is_stopped_is_unreachable(server: ApiServerStandIn, http: HttpClient) -> None:
     await server.stop()
-    with pytest.raises(UnreachableError, match="cannot connect to the API server at"):
+    with pytest.raises(NotConnectedError, match="cannot connect to the API server at"):
         await http.request(list_slices())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from genplug.cluster import stream
 from genplug.cluster.account import Account, Credentials
-from genplug.cluster.errors import UnreachableError
+from genplug.cluster.errors import NotConnectedError, UnreachableError
 from genplug.cluster.http import HttpClient
 from genplug.cluster.stream import Connector, build_context
 from genplug.testing.api_server import ApiServerStandIn
@@ -52,8 +52,9 @@ async def test_server_with_the_certificate_of_another_authority_is_refused(
         other.write_account(tmp_path)
         (tmp_path / "token").write_text(api_server.token)
         http = HttpClient(Account(api_server.environment, tmp_path), "test")
-        with pytest.raises(UnreachableError, match=r"its certificate cannot be verified: .*; check ca\.crt"):
+        with pytest.raises(UnreachableError, match=r"its certificate cannot be verified: .*; check ca\.crt") as refused:
             await http.request(list_slices())
+        assert not isinstance(refused.value, NotConnectedError)
     assert api_server.requests == ()
 
 
@@ -70,7 +71,7 @@ async def test_server_that_does_not_respond_is_unreachable(
     api_server.write_account(tmp_path)
     server = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     environment = api_server.environment | {"KUBERNETES_SERVICE_PORT": str(server.sockets[0].getsockname()[1])}
-    with pytest.raises(UnreachableError, match=r"no connection within 0\.05 s"):
+    with pytest.raises(NotConnectedError, match=r"no connection within 0\.05 s"):
         await HttpClient(Account(environment, tmp_path), "test").request(list_slices())
     server.close()
 
