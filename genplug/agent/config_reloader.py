@@ -156,7 +156,16 @@ class ConfigReloader:
             HangError: the read hangs.
         """
         settings = self._settings
-        call = self._calls.start(partial(load, settings.config, settings.node_name, settings.policy, self._loaded))
+        call = self._calls.start(
+            partial(
+                load,
+                settings.config,
+                settings.node_name,
+                settings.policy,
+                self._loaded,
+                driver=settings.dra_driver,
+            )
+        )
         if not await call.wait(LOAD_SECONDS):
             paths = ", ".join(map(str, (*settings.config, *filter(None, (settings.policy,)))))
             cause = "the file system does not respond, or the node is busy"

@@ -24,7 +24,7 @@ from genplug.agent.wakeup import Wakeup
 from genplug.allocation.claims import ClaimPool, DeviceHolding, find_former_holdings
 from genplug.allocation.holders import find_held_grants
 from genplug.allocation.offer import ResourceOffer
-from genplug.allocation.published import PublishedResource, ResourcePublisher, domain_error
+from genplug.allocation.published import PublishedResource, ResourcePublisher
 from genplug.allocation.results import ClaimReference
 from genplug.allocation.slices import pool_name
 from genplug.cluster.account import Account
@@ -328,8 +328,6 @@ class DriverService:
                 continue
             used = find_held_grants(offer, users or {})
             withheld = dict.fromkeys(offer.grants, _UNKNOWN_USERS) if users is None else _describe_users(used, held)
-            if error := domain_error(offer.resource, self._name):
-                withheld = dict.fromkeys(offer.grants, error)
             published = self._publishers[name].publish(offer, keeps_taints=self._keeps_taints, withheld=withheld)
             evaluation.published[name], evaluation.used[name] = published, used
             evaluation.pools[pool_id] = ClaimPool(offer, published, used, held)

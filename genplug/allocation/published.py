@@ -97,22 +97,6 @@ def publish_resource(
     return ResourcePublisher().publish(offer, keeps_taints=keeps_taints, withheld=withheld)
 
 
-def domain_error(resource: Resource, driver: str) -> str:
-    """Return why names under ``publish`` do not fit a driver, empty if they do; a configuration does not know its name.
-
-    The API server adds the domain of the driver to names without a domain, so that both forms are the same name.
-    """
-    for key, specs in (("attributes", resource.publish.attributes), ("capacity", resource.publish.capacity)):
-        for spec in specs:
-            domain, _, identifier = spec.name.rpartition("/")
-            if domain == driver:
-                return (
-                    f"publish.{key}: expected a name without the domain of the driver, found '{spec.name}'; write "
-                    f"'{identifier}'"
-                )
-    return ""
-
-
 class ResourcePublisher:
     """Publishes the offers of a resource one after another: a grant that has not changed is not evaluated again."""
 

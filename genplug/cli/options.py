@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from genplug.lean_imports import replace_modules
-from genplug.spec.names import is_subdomain
+from genplug.spec.names import DRIVER_DOMAIN, is_subdomain
 from genplug.spec.numbers import parse_natural
 
 # pathlib needs it only for URIs of paths, and it takes 2 ms to import.
@@ -36,6 +36,7 @@ _PERIOD_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 ROOT_HELP = "root directory of the host, or an archive of 'genplug capture' (default: /)"
 _MAX_DRIVER_CHARACTERS = 63
 """The longest name of a driver (``DriverNameMaxLength`` of resource.k8s.io/v1)."""
+_DRIVER_HELP = "name of the driver of Dynamic Resource Allocation, for resources with 'serve: dra'"
 _STANDARD_DOMAIN = "resource.kubernetes.io"
 _MAX_PORT = 65535
 _MAX_PORT_DIGITS = 5
@@ -117,6 +118,8 @@ def build_request(
         policy,
         has_all_nodes=has_all_nodes,
         is_unlimited=is_unlimited,
+        driver=arguments.dra_driver,
+        default_driver=_read_default_driver(arguments),
     )
     if request.has_repeated_stdin:
         arguments.usage_error("'-', the standard input, can be an argument once only")
@@ -142,10 +145,29 @@ def add_dra_driver(parser: argparse.ArgumentParser) -> None:
         "--dra-driver",
         metavar="NAME",
         type=_parse_driver,
-        default=os.environ.get(DRA_DRIVER_VARIABLE) or "genplug.io",
-        help="name of the driver of Dynamic Resource Allocation, for resources with 'serve: dra' (default: "
-        f"{DRA_DRIVER_VARIABLE} from the environment, else genplug.io)",
+        default=os.environ.get(DRA_DRIVER_VARIABLE) or DRIVER_DOMAIN,
+        help=f"{_DRIVER_HELP} (default: {DRA_DRIVER_VARIABLE} from the environment, else {DRIVER_DOMAIN})",
     )
+
+
+def add_input_driver(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dra-driver`` for a command with ``--values``; its value is None for the driver of the input."""
+    parser.add_argument(
+        "--dra-driver",
+        metavar="NAME",
+        type=_parse_driver,
+        help=f"{_DRIVER_HELP} (default: dra.driverName in the values of the chart; for other input "
+        f"{DRA_DRIVER_VARIABLE} from the environment, else {DRIVER_DOMAIN})",
+    )
+
+
+def _read_default_driver(arguments: argparse.Namespace) -> str:
+    """Return the driver for input without values of the chart; report a name in the environment that is not valid."""
+    try:
+        return _parse_driver(os.environ.get(DRA_DRIVER_VARIABLE) or DRIVER_DOMAIN)
+    except argparse.ArgumentTypeError as error:
+        arguments.usage_error(f"{DRA_DRIVER_VARIABLE}: {error}")
+        raise
 
 
 def _parse_driver(text: str) -> str:

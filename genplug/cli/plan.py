@@ -9,7 +9,7 @@ from genplug.cli.options import (
     CONFIG_HELP,
     WARNINGS_CODE,
     add_cdi_search_dirs,
-    add_dra_driver,
+    add_input_driver,
     add_inputs,
     add_node_name,
     add_policy,
@@ -70,7 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_root(parser)
     add_cdi_search_dirs(parser)
     add_node_name(parser)
-    add_dra_driver(parser)
+    add_input_driver(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -124,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from genplug.health.run_once import run_probes_once  # noqa: PLC0415
 
     try:
-        config = _load_config(arguments)
+        config, driver = _load_config(arguments)
     except ConfigInvalidError as error:
         print_lines(format_diagnostics(error.diagnostics))
         return 78
@@ -148,11 +148,11 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.allocate:
             document, code = build_allocation_document(states, arguments.allocate)
         else:
-            document = build_plan_document(states, inventory, explanations, warnings, arguments.dra_driver)
+            document = build_plan_document(states, inventory, explanations, warnings, driver)
         print(format_yaml(document) if arguments.output == "yaml" else f"{format_json(document)}\n", end="")
     else:
         is_wide = arguments.output == "wide"
-        print(format_plan(states, inventory, is_wide=is_wide, driver=arguments.dra_driver))
+        print(format_plan(states, inventory, is_wide=is_wide, driver=driver))
         if explanations is not None:
             texts = (format_explanation(explanation, is_wide=is_wide) for explanation in explanations)
             print("\n" + "\n\n".join(texts))
@@ -160,8 +160,8 @@ def _run(arguments: argparse.Namespace) -> int:
     return WARNINGS_CODE if has_warnings and arguments.strict and not code else code
 
 
-def _load_config(arguments: argparse.Namespace) -> "Config":
-    """Return the configuration that the options select.
+def _load_config(arguments: argparse.Namespace) -> tuple["Config", str]:
+    """Return the configuration that the options select, and the name of its driver of Dynamic Resource Allocation.
 
     Raises:
         ConfigInvalidError: with every error of the configuration and its policy.
@@ -197,7 +197,7 @@ def _load_config(arguments: argparse.Namespace) -> "Config":
         errors += error.diagnostics
     if errors:
         raise ConfigInvalidError(errors)
-    return replace(config, warnings=(*warnings, *config.warnings))
+    return replace(config, warnings=(*warnings, *config.warnings)), inputs.configurations[0].driver
 
 
 def _print_remarks(

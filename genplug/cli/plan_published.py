@@ -12,7 +12,6 @@ from genplug.allocation.published import (
     PublishedResource,
     Taint,
     Version,
-    domain_error,
     publish_resource,
 )
 from genplug.allocation.resource_state import ResourceState
@@ -28,7 +27,7 @@ _MAX_ROWS = 20
 def format_published(states: Mapping[str, ResourceState], driver: str, *, is_wide: bool) -> Iterator[str]:
     """Yield the tables of published devices and of those that are left out, and the DeviceClasses to write."""
     width = None if is_wide else table_width()
-    published = {name: _publish(state, driver) for name, state in states.items()}
+    published = {name: publish_resource(state.offer) for name, state in states.items()}
     rows = [row for name, found in published.items() for row in _device_rows(name, found, is_wide=is_wide)]
     if rows:
         headings = ("RESOURCE", "DEVICE", "ATTRIBUTES", "CAPACITY", "TAINT")
@@ -48,15 +47,10 @@ def format_published(states: Mapping[str, ResourceState], driver: str, *, is_wid
         yield "DeviceClasses to create in the cluster:\n" + "---\n".join(map(format_yaml, classes)).rstrip("\n")
 
 
-def _publish(state: ResourceState, driver: str) -> PublishedResource:
-    error = domain_error(state.offer.resource, driver)
-    return publish_resource(state.offer, withheld=dict.fromkeys(state.offer.grants, error) if error else None)
-
-
 def build_published(state: ResourceState, driver: str) -> dict[str, Any]:
     """Return the published devices of a resource as an object of the plan document."""
     resource = state.offer.resource
-    found = _publish(state, driver)
+    found = publish_resource(state.offer)
     return {
         "devices": [_build_device(device) for device in found.devices],
         "leftOut": [{"id": left_out.device_id, "reason": left_out.reason} for left_out in found.left_out],

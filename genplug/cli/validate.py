@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from genplug.cli.options import WARNINGS_CODE, add_inputs, add_policy, build_request
+from genplug.cli.options import WARNINGS_CODE, add_input_driver, add_inputs, add_policy, build_request
 from genplug.cli.output import format_json, print_message
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
     add_policy(parser)
     parser.add_argument("--node-name", metavar="NAME", help="check the configuration of this node, with node.NAME.yaml")
+    add_input_driver(parser)
     parser.add_argument("--strict", action="store_true", help="exit with 3 if there are warnings and no errors")
     parser.add_argument(
         "-o",

@@ -35,6 +35,7 @@ from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.limits import MAX_VALUES_FILE_BYTES
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
+from genplug.spec.names import DRIVER_DOMAIN
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 from genplug.struct_values import hide_in_repr
 
@@ -85,8 +86,10 @@ class Pool(Struct, frozen=True):
         policy = decode_policy_tree(self.policy_tree, self.policy_name, diagnostics, self.values.lines)
         return LoadedPolicy(policy, warnings=sort_unique(diagnostics.warnings))
 
-    def load(self, node_name: str | None, policy: Policy | None) -> Config:
+    def load(self, node_name: str | None, policy: Policy | None, driver: str | None = None) -> Config:
         """Return the configuration of a node of the pool, or of a node without values of its own.
+
+        ``driver`` is the name of the driver of Dynamic Resource Allocation, None for that of the values.
 
         Raises:
             ConfigInvalidError: with every error found, at its location in the values files.
@@ -100,7 +103,7 @@ class Pool(Struct, frozen=True):
             prefix = "" if self.name == DEFAULT_POOL else f"pools.{self.name}."
             unlimited = decode_trees(trees, names, Diagnostics(), None, self.values.lines)
             check_requirements(unlimited, self.daemonset, self.dra, prefix, diagnostics)
-        return decode_trees(trees, names, diagnostics, policy, self.values.lines)
+        return decode_trees(trees, names, diagnostics, policy, self.values.lines, driver or self.values.driver)
 
 
 @hide_in_repr("lines", "tree")
@@ -115,6 +118,11 @@ class ChartValues(Struct, frozen=True):
     def name(self) -> str:
         """The name of the values in messages."""
         return ",".join(self.files)
+
+    @property
+    def driver(self) -> str:
+        """The name of the driver of Dynamic Resource Allocation (``dra.driverName``), which all pools have."""
+        return _text(_map(self.tree.get("dra")).get("driverName")) or DRIVER_DOMAIN
 
     def pools(self) -> tuple[Pool, ...]:
         """Return the enabled pools in the order of their names.

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct, field
 
@@ -21,6 +21,7 @@ from genplug.config.policy import LoadedPolicy, decode_policy, is_policy, load_p
 from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
+from genplug.spec.names import DRIVER_DOMAIN
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 
 STDIN = "-"
@@ -28,19 +29,31 @@ STDIN_NAME = "<stdin>"
 
 LoadPolicy: TypeAlias = Callable[[], LoadedPolicy]
 """Returns a policy, or raises ConfigInvalidError."""
-LoadConfig: TypeAlias = Callable[[Policy | None], Config]
-"""Returns a configuration under a policy, or without limits for None, or raises ConfigInvalidError."""
+
+
+class LoadConfig(Protocol):
+    """Loads a configuration."""
+
+    def __call__(self, policy: Policy | None, *, driver: str) -> Config:
+        """Return the configuration under a policy, or without limits for None; ``driver`` is the name of the driver.
+
+        Raises:
+            ConfigInvalidError: with every error found.
+        """
+        ...
 
 
 class ConfigInput(Struct, frozen=True):
     """A configuration: a function that loads it or raises ConfigInvalidError, and the pool and node that it is for.
 
-    ``pool`` and ``node_name`` are empty for a configuration of all pools and nodes.
+    ``pool`` and ``node_name`` are empty for a configuration of all pools and nodes. ``driver`` is the name of the
+    driver of Dynamic Resource Allocation.
     """
 
     load: Callable[[], Config]
     pool: str = ""
     node_name: str = ""
+    driver: str = DRIVER_DOMAIN
 
 
 class PolicyInput(Struct, frozen=True):
@@ -56,7 +69,8 @@ class InputRequest(Struct, frozen=True):
     ``paths`` are files and directories, ``values`` values files, and each of them and ``policy`` can be ``-``, the
     standard input. ``policy`` replaces the policy of every pool. With ``has_all_nodes``, each node with a configuration
     of its own is a separate input. With ``is_unlimited``, a configuration without a policy is loaded without limits
-    instead of under the default policy.
+    instead of under the default policy. ``driver`` is the name of the driver of Dynamic Resource Allocation; with None,
+    it is that of the values of the chart, and ``default_driver`` for other input.
     """
 
     paths: Sequence[str] = ()
@@ -66,6 +80,8 @@ class InputRequest(Struct, frozen=True):
     policy: str | None = None
     has_all_nodes: bool = False
     is_unlimited: bool = False
+    driver: str | None = None
+    default_driver: str = DRIVER_DOMAIN
 
     @property
     def has_repeated_stdin(self) -> bool:
@@ -125,7 +141,7 @@ class _Finder(Struct):
         if self.request.pool is not None and (files or texts):
             self._add_unknown_pool([], texts[0].name if texts else str(files[0]))
         for text in texts:
-            self._add(_bind_text(text), policy)
+            self._add(_bind_text(text), policy, driver=self._driver)
         if files:
             self._add_files(files, policy)
         if self.request.values:
@@ -165,7 +181,8 @@ class _Finder(Struct):
             )
             return
         for node in self._nodes(pool.nodes):
-            self._add(partial(pool.load, node), pool.policy, pool.name, node)
+            driver = self.request.driver or pool.values.driver
+            self._add(partial(pool.load, node), pool.policy, pool.name, node, driver=driver)
 
     def _add_manifests(self, text: ConfigFile) -> None:
         manifests = find_manifests(text.text, text.name)
@@ -181,7 +198,7 @@ class _Finder(Struct):
                 limits = manifests.policy_of(manifest)
                 policy = partial(limits.policy, limits.policies[0]) if limits is not None else None
                 for node in self._nodes(manifest.nodes.values()):
-                    self._add(partial(manifest.load, node), policy, manifest.pool, node)
+                    self._add(partial(manifest.load, node), policy, manifest.pool, node, driver=self._driver)
 
     def _add_directory_of_pools(self, path: Path) -> None:
         directories = [directory for directory in sorted(path.iterdir()) if _has_config_files(directory)]
@@ -206,12 +223,19 @@ class _Finder(Struct):
         own = {node for file in files if pool and (node := node_of(file.name)) is not None}
         for node in self._nodes({*nodes_of(files), *own}):
             selected = [file for file in files if not pool or node_of(file.name) in (None, node)]
-            self._add(_bind_files(selected, node), policy, pool, node)
+            self._add(_bind_files(selected, node), policy, pool, node, driver=self._driver)
 
-    def _add(self, load: LoadConfig, policy: LoadPolicy | None, pool: str = "", node: str | None = None) -> None:
+    def _add(
+        self, load: LoadConfig, policy: LoadPolicy | None, pool: str = "", node: str | None = None, *, driver: str
+    ) -> None:
         default = None if self.request.is_unlimited else DEFAULT_POLICY
-        found = ConfigInput(partial(_load_limited, load, self.option or policy, default), pool, node or "")
-        self.inputs.configurations.append(found)
+        load_limited = partial(_load_limited, partial(load, driver=driver), self.option or policy, default)
+        self.inputs.configurations.append(ConfigInput(load_limited, pool, node or "", driver))
+
+    @property
+    def _driver(self) -> str:
+        """The name of the driver for input without values of the chart."""
+        return self.request.driver or self.request.default_driver
 
     def _nodes(self, names: Iterable[str]) -> list[str | None]:
         """Return the nodes to check: that of the request, or all nodes; None is a node without a file of its own."""
@@ -272,7 +296,7 @@ def _raise_unreadable() -> LoadedPolicy:
     raise ConfigInvalidError(())
 
 
-def _load_limited(load: LoadConfig, policy: LoadPolicy | None, default: Policy | None) -> Config:
+def _load_limited(load: Callable[[Policy | None], Config], policy: LoadPolicy | None, default: Policy | None) -> Config:
     if policy is None:
         return load(default)
     try:
@@ -284,11 +308,11 @@ def _load_limited(load: LoadConfig, policy: LoadPolicy | None, default: Policy |
 
 
 def _bind_text(text: ConfigFile) -> LoadConfig:
-    return lambda policy: load_text(text.text, text.name, policy)
+    return lambda policy, *, driver: load_text(text.text, text.name, policy, driver)
 
 
 def _bind_files(files: Sequence[Path], node: str | None) -> LoadConfig:
-    return lambda policy: load_files(files, node, policy).config
+    return lambda policy, *, driver: load_files(files, node, policy, driver).config
 
 
 def _decode_policy(text: ConfigFile) -> LoadedPolicy:

@@ -22,7 +22,8 @@ from genplug.lean_imports import hide_openssl_digests
 from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.limits import MAX_CONFIG_VALUES
 from genplug.spec.location import SourceLocation
-from genplug.spec.model import Config
+from genplug.spec.model import NO_PUBLISH, Config
+from genplug.spec.names import DRIVER_DOMAIN
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 
 with hide_openssl_digests():
@@ -47,10 +48,12 @@ def load(
     node_name: str | None = None,
     policy: Path | None = None,
     previous: LoadedConfig | None = None,
+    driver: str = DRIVER_DOMAIN,
 ) -> LoadedConfig:
     """Load files and directories under the policy in a file, or under the default policy.
 
-    If the files have the texts of ``previous``, its configuration is returned, and nothing is decoded.
+    If the files have the texts of ``previous``, its configuration is returned, and nothing is decoded. ``driver`` is
+    the name of the driver of Dynamic Resource Allocation.
 
     Raises:
         ConfigInvalidError: with every error found, and the directories to watch for a corrected one.
@@ -63,7 +66,7 @@ def load(
     if previous is not None and is_readable and previous.source == source:
         return replace(previous, directories=directories)
     try:
-        config = _decode(files.texts, diagnostics, None if policy_diagnostics else loaded_policy.policy)
+        config = _decode(files.texts, diagnostics, None if policy_diagnostics else loaded_policy.policy, driver)
     except ConfigInvalidError as error:
         raise ConfigInvalidError((*policy_diagnostics, *error.diagnostics), directories) from None
     if policy_diagnostics:
@@ -72,17 +75,20 @@ def load(
     return LoadedConfig(config, directories, source)
 
 
-def load_files(paths: Sequence[Path], node_name: str | None, policy: Policy | None) -> LoadedConfig:
+def load_files(
+    paths: Sequence[Path], node_name: str | None, policy: Policy | None, driver: str = DRIVER_DOMAIN
+) -> LoadedConfig:
     """Load files and directories under a policy.
 
     With None as policy, everything is allowed: this finds the errors of a configuration whose policy is invalid.
+    ``driver`` is the name of the driver of Dynamic Resource Allocation.
 
     Raises:
         ConfigInvalidError: with every error found, and the directories to watch for a corrected one.
     """
     files, diagnostics = _read(paths, node_name)
     try:
-        return LoadedConfig(_decode(files.texts, diagnostics, policy), files.directories)
+        return LoadedConfig(_decode(files.texts, diagnostics, policy, driver), files.directories)
     except ConfigInvalidError as error:
         raise ConfigInvalidError(error.diagnostics, files.directories) from None
 
@@ -106,22 +112,24 @@ def _digest(texts: Sequence[ConfigFile]) -> bytes:
     return digest.digest()
 
 
-def load_text(text: str, name: str, policy: Policy | None = DEFAULT_POLICY) -> Config:
-    """Decode the text of a file; ``name`` is its name in messages.
+def load_text(text: str, name: str, policy: Policy | None = DEFAULT_POLICY, driver: str = DRIVER_DOMAIN) -> Config:
+    """Decode the text of a file; ``name`` is its name in messages. For the other arguments see :func:`load_files`.
 
     Raises:
         ConfigInvalidError: with every error found.
     """
-    return load_texts((ConfigFile(name, text),), policy)
+    return load_texts((ConfigFile(name, text),), policy, driver)
 
 
-def load_texts(texts: Sequence[ConfigFile], policy: Policy | None = DEFAULT_POLICY) -> Config:
-    """Decode the texts of several files, merged in this order; for ``policy`` see :func:`load_files`.
+def load_texts(
+    texts: Sequence[ConfigFile], policy: Policy | None = DEFAULT_POLICY, driver: str = DRIVER_DOMAIN
+) -> Config:
+    """Decode the texts of several files, merged in this order; for the other arguments see :func:`load_files`.
 
     Raises:
         ConfigInvalidError: with every error found.
     """
-    return _decode(texts, Diagnostics(), policy)
+    return _decode(texts, Diagnostics(), policy, driver)
 
 
 def _load_policy(path: Path | None) -> tuple[LoadedPolicy, tuple[Diagnostic, ...]]:
@@ -132,16 +140,18 @@ def _load_policy(path: Path | None) -> tuple[LoadedPolicy, tuple[Diagnostic, ...
         return LoadedPolicy(DEFAULT_POLICY, error.directories), error.diagnostics
 
 
-def decode_trees(
+def decode_trees(  # noqa: PLR0913, PLR0917 - the parts of a configuration and its surroundings
     maps: Sequence[MapNode],
     files: Sequence[str],
     diagnostics: Diagnostics,
     policy: Policy | None,
     lines: Mapping[str, str],
+    driver: str = DRIVER_DOMAIN,
 ) -> Config:
     """Decode trees, merged in this order; without trees, only the errors recorded so far are raised.
 
     ``files`` are the names of the configuration's files, and ``lines`` the texts by name to which locations refer.
+    ``driver`` is the name of the driver of Dynamic Resource Allocation.
 
     Raises:
         ConfigInvalidError: with every error found.
@@ -155,19 +165,29 @@ def decode_trees(
             if _check_defaults(tree, diagnostics):
                 applied = drop_nulls(apply_defaults(tree))
                 config = decode(applied, tuple(files), diagnostics, policy)
+                _check_domains(config, driver, diagnostics)
     if config is None or diagnostics.found:
         raise ConfigInvalidError(attach_source_lines(diagnostics.found, lines))
     diagnostics.warnings.extend(islice(find_warnings(config, drop_nulls(tree), applied), diagnostics.limit))
     return replace(config, warnings=sort_unique(attach_source_lines(diagnostics.warnings, lines)))
 
 
-def _decode(texts: Sequence[ConfigFile], diagnostics: Diagnostics, policy: Policy | None) -> Config:
+def _check_domains(config: Config, driver: str, diagnostics: Diagnostics) -> None:
+    published = {name: resource for name, resource in config.resources.items() if resource.publish is not NO_PUBLISH}
+    if published:
+        # Imported here: most configurations have no 'publish'.
+        from genplug.config.decode.publish import check_domains  # noqa: PLC0415
+
+        check_domains(published, driver, diagnostics)
+
+
+def _decode(texts: Sequence[ConfigFile], diagnostics: Diagnostics, policy: Policy | None, driver: str) -> Config:
     lines = {text.name: text.text for text in texts}
     maps: list[MapNode] = []
     with suppress(TooManyErrorsError):
         # Nothing if a file is not a mapping: its missing keys would only produce follow-up errors.
         maps = _maps(texts, diagnostics)
-    return decode_trees(maps, tuple(lines), diagnostics, policy, lines)
+    return decode_trees(maps, tuple(lines), diagnostics, policy, lines, driver)
 
 
 def _maps(texts: Sequence[ConfigFile], diagnostics: Diagnostics) -> list[MapNode]:

@@ -19,6 +19,7 @@ from genplug.config.yaml_tree import ListNode, MapNode, Node, ScalarNode, attach
 from genplug.spec.diagnostic import Diagnostic, ErrorCode
 from genplug.spec.location import SourceLocation
 from genplug.spec.model import Config
+from genplug.spec.names import DRIVER_DOMAIN
 from genplug.spec.policy import DEFAULT_POLICY, Policy
 
 MAX_BYTES = 16 << 20
@@ -71,7 +72,9 @@ class Manifest(Struct, frozen=True):
             raise ConfigInvalidError(map(self._relocate_diagnostic, error.diagnostics)) from None
         return LoadedPolicy(policy, warnings=tuple(map(self._relocate_diagnostic, diagnostics.warnings)))
 
-    def load(self, node_name: str | None, policy: Policy | None = DEFAULT_POLICY) -> Config:
+    def load(
+        self, node_name: str | None, policy: Policy | None = DEFAULT_POLICY, driver: str = DRIVER_DOMAIN
+    ) -> Config:
         """Decode the configuration of a node, as :func:`~genplug.config.load.load_texts` does.
 
         Raises:
@@ -79,7 +82,7 @@ class Manifest(Struct, frozen=True):
         """
         names = [name for name in self.scalars if self.nodes.get(name) in (None, node_name)]
         try:
-            config = load_texts([ConfigFile(name, self.scalars[name].text) for name in names], policy)
+            config = load_texts([ConfigFile(name, self.scalars[name].text) for name in names], policy, driver)
         except ConfigInvalidError as error:
             raise ConfigInvalidError(map(self._relocate_diagnostic, error.diagnostics)) from None
         warnings = (*map(self._relocate_diagnostic, config.warnings), *self.ignored)

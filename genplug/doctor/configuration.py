@@ -38,7 +38,7 @@ def read_configuration(machine: Machine, paths: HungPaths) -> Configuration:
     if not settings.config:
         raise UnknownFactError("no configuration was given; pass its files or directories with --config")
     try:
-        config = load(settings.config, settings.node_name, settings.policy).config
+        config = load(settings.config, settings.node_name, settings.policy, driver=settings.dra_driver).config
     except ConfigInvalidError as error:
         texts = tuple(map(summarize_diagnostic, error.diagnostics[:MAX_ERRORS]))
         more = len(error.diagnostics) - MAX_ERRORS

@@ -347,18 +347,12 @@ async def test_agent_outside_of_a_pod_states_what_it_needs(dra: DraNode, monkeyp
         assert reason.endswith("run the agent in a pod, or set both variables")
 
 
-async def test_attribute_of_the_domain_of_the_driver_is_not_published(dra: DraNode) -> None:
+async def test_agent_refuses_an_attribute_of_the_domain_of_its_driver(dra: DraNode) -> None:
     publish = "serve: dra, publish: {attributes: {dra.example.com/model: a}},"
     async with dra.run_agent(X_BY_DRA.replace("serve: dra,", publish), dra_driver="dra.example.com") as agent:
-        await dra.kubelet.wait_registered("dra.example.com")
-        await wait_for_status(agent, lambda status: status.is_ready)
-        assert agent.status.dra is not None
-        [published] = agent.status.dra.resources
-        assert {note.id: note.text for note in published.left_out} == dict.fromkeys(
-            ("x0", "x1"),
-            "publish.attributes: expected a name without the domain of the driver, found 'dra.example.com/model'; "
-            "write 'model'",
-        )
+        await wait_for_status(agent, lambda status: bool(status.config.error))
+        assert "names of the driver's domain 'dra.example.com' are written without" in agent.status.config.error
+        assert not dra.server.slices()
 
 
 async def test_kubelet_calls_no_program_of_a_resource_that_claims_get_from_now_on(dra: DraNode) -> None:

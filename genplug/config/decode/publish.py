@@ -8,7 +8,7 @@ from genplug.config.decode.values import ValueDecoder, entries, is_set, items
 from genplug.config.diagnostics import Diagnostics
 from genplug.config.yaml_tree import MapEntry, MapNode, Node, ScalarNode
 from genplug.spec.diagnostic import ErrorCode
-from genplug.spec.model import AttributeSpec, AttributeType, CapacitySpec, PublishSpec, Serve
+from genplug.spec.model import AttributeSpec, AttributeType, CapacitySpec, PublishSpec, Resource, Serve
 from genplug.spec.names import DRIVER_DOMAIN
 from genplug.spec.published_values import (
     MAX_OWN_VALUES,
@@ -101,7 +101,7 @@ class PublishDecoder(Struct, frozen=True):
         return self.values.template(node, where)
 
     def _check_name(self, name: str, entry: MapEntry, where: str, *, is_attribute: bool) -> None:
-        domain, slash, identifier = name.rpartition("/")
+        domain = name.rpartition("/")[0]
         if error := published_name_error(name):
             self._add(entry, name, f"{name!r}: {error}", where, _NAME_HINT)
         elif is_attribute and name in RESERVED_NAMES:
@@ -111,9 +111,6 @@ class PublishDecoder(Struct, frozen=True):
             message = f"{name!r}: the names of the domain {STANDARD_DOMAIN!r} are reserved for Kubernetes"
             hint = "remove it: genplug publishes pciBusID, pcieRoot and numaNode of devices that have them"
             self._add(entry, name, message, where, hint)
-        elif slash and domain == DRIVER_DOMAIN:
-            message = f"{name!r}: names of the driver's own domain are written without the domain"
-            self._add(entry, name, message, where, f"write {identifier!r}")
 
     def _add(self, entry: MapEntry, name: str, message: str, where: str, hint: str) -> None:
         width = max(len(name), 1)
@@ -122,6 +119,27 @@ class PublishDecoder(Struct, frozen=True):
     def _add_value(self, node: ScalarNode, error: str, where: str, hint: str) -> None:
         message, width = f"{node.text!r} {error}", max(len(node.text), 1)
         self.diagnostics.add(ErrorCode.DRA, node.at(0), message, key_path=where, hint=hint, width=width)
+
+
+def check_domains(resources: Mapping[str, Resource], driver: str, diagnostics: Diagnostics) -> None:
+    """Record the names under ``publish`` that have the domain of the driver.
+
+    The API server adds the domain of the driver to names without a domain, so that both forms are the same name.
+    """
+    for resource_name, resource in resources.items():
+        for key, specs in (("attributes", resource.publish.attributes), ("capacity", resource.publish.capacity)):
+            for spec in specs:
+                domain, _, identifier = spec.name.rpartition("/")
+                if domain == driver:
+                    message = f"{spec.name!r}: names of the driver's domain {driver!r} are written without the domain"
+                    diagnostics.add(
+                        ErrorCode.DRA,
+                        spec.location,
+                        message,
+                        key_path=f"resources.{resource_name}.publish.{key}",
+                        hint=f"write {identifier!r}",
+                        width=len(spec.name),
+                    )
 
 
 def check_serve(  # noqa: PLR0913, PLR0917 - a resource, and where it is

@@ -1,9 +1,12 @@
 """``genplug plan`` of resources that Dynamic Resource Allocation serves."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -169,13 +172,63 @@ def test_modules_of_dynamic_resource_allocation_are_imported_for_its_resources_o
     assert expected.intersection(modules) == (expected if is_imported else set())
 
 
-def test_option_selects_the_driver_of_device_classes_and_of_names(capsys: pytest.CaptureFixture[str]) -> None:
-    names = CONFIG.replace("        removable:", "        dra.example.com/kind: a\n        removable:")
-    Path("genplug.yaml").write_text(names)
-    document = json.loads(plan(capsys, "-o", "json", "--dra-driver", "dra.example.com"))
-    published = document["resources"][0]["published"]
-    [selector] = published["deviceClasses"][0]["spec"]["selectors"]
-    assert selector["cel"]["expression"].startswith('device.driver == "dra.example.com" && ')
-    assert not published["devices"]
-    reason = "expected a name without the domain of the driver, found 'dra.example.com/kind'; write 'kind'"
-    assert f"publish.attributes: {reason}" in {entry["reason"] for entry in published["leftOut"]}
+def read_driver(document: Mapping[str, Any]) -> str:
+    """Return the driver that the DeviceClass of the first resource selects."""
+    [selector] = document["resources"][0]["published"]["deviceClasses"][0]["spec"]["selectors"]
+    return re.findall(r'device\.driver == "(.*?)"', selector["cel"]["expression"])[0]
+
+
+def test_option_selects_the_driver_of_device_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_driver(json.loads(plan(capsys, "-o", "json", "--dra-driver", "dra.example.com"))) == "dra.example.com"
+
+
+def test_name_of_the_domain_of_the_driver_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("genplug.yaml").write_text(
+        CONFIG.replace("        removable:", "        dra.example.com/kind: a\n        removable:")
+    )
+    arguments = ("--config", "genplug.yaml", "--policy", "policy.yaml", "--root", "root")
+    assert main(["plan", *arguments]) == 0
+    assert main(["plan", *arguments, "--dra-driver", "dra.example.com"]) == 78
+    assert "names of the driver's domain 'dra.example.com' are" in capsys.readouterr().err
+
+
+VALUES = """\
+dra: {DRA}
+config:
+  resources:
+    vendor.example/accelerator: {serve: dra, devices: [{glob: /dev/accel*}], publish: {attributes: {NAME: a}}}
+"""
+
+
+def plan_values(capsys: pytest.CaptureFixture[str], dra: str, *flags: str) -> Mapping[str, Any]:
+    Path("values.yaml").write_text(VALUES.replace("{DRA}", dra).replace("NAME", "kind"))
+    assert main(["plan", "--values", "values.yaml", "--root", "root", "-o", "json", *flags]) == 0
+    return cast("Mapping[str, Any]", json.loads(capsys.readouterr().out))
+
+
+def test_plan_of_values_has_the_driver_of_the_values(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENPLUG_DRA_DRIVER", "env.example")
+    assert read_driver(plan_values(capsys, "{driverName: values.example}")) == "values.example"
+    assert read_driver(plan_values(capsys, "{}")) == "genplug.io"
+    flags = ("--dra-driver", "option.example")
+    assert read_driver(plan_values(capsys, "{driverName: values.example}", *flags)) == "option.example"
+
+
+def test_values_that_disable_the_driver_have_no_plan_of_its_resources(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("values.yaml").write_text(VALUES.replace("{DRA}", "{enabled: never}").replace("NAME", "kind"))
+    assert main(["plan", "--values", "values.yaml", "--root", "root"]) == 78
+    assert "set 'dra.enabled: auto' in the values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["validate"], ["plan", "--root", "root"]])
+def test_name_of_the_domain_of_the_driver_of_the_values_is_refused(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    text = VALUES.replace("{DRA}", "{driverName: values.example}").replace("NAME", "values.example/kind")
+    Path("values.yaml").write_text(text)
+    assert main([*command, "--values", "values.yaml"]) == 78
+    error = capsys.readouterr().err
+    assert "values.yaml:4:" in error
+    assert "names of the driver's domain 'values.example' are written" in error
