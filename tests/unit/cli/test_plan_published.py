@@ -175,7 +175,7 @@ def test_modules_of_dynamic_resource_allocation_are_imported_for_its_resources_o
 def read_driver(document: Mapping[str, Any]) -> str:
     """Return the driver that the DeviceClass of the first resource selects."""
     [selector] = document["resources"][0]["published"]["deviceClasses"][0]["spec"]["selectors"]
-    return re.findall(r'device\.driver == "(.*?)"', selector["cel"]["expression"])[0]
+    return str(re.findall(r'device\.driver == "(.*?)"', selector["cel"]["expression"])[0])
 
 
 def test_option_selects_the_driver_of_device_classes(capsys: pytest.CaptureFixture[str]) -> None:
