@@ -95,6 +95,7 @@ complete -c genplug -n '_shtab_genplug_using validate' -l values -xka "(__fish_c
 complete -c genplug -n '_shtab_genplug_using validate' -l pool -x -d 'pool of the chart'
 complete -c genplug -n '_shtab_genplug_using validate' -l policy -xka "(__fish_complete_path (commandline -ct))" -d 'policy that limits what the configuration may do'
 complete -c genplug -n '_shtab_genplug_using validate' -l node-name -x -d 'check the configuration of this node, with node.NAME.yaml'
+complete -c genplug -n '_shtab_genplug_using validate' -l dra-driver -x -d 'name of the driver of Dynamic Resource Allocation, for resources with '"'"'serve: dra'"'"''
 complete -c genplug -n '_shtab_genplug_using validate' -l strict -d 'exit with 3 if there are warnings and no errors'
 complete -c genplug -n '_shtab_genplug_using validate' -s o -l output -xka "text json sarif github" -d 'format of the output'
 complete -c genplug -n '_shtab_genplug_using validate' -l privileges -d 'print what the agent needs for each configuration, and why'

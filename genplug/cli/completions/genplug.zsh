@@ -282,6 +282,7 @@ _shtab_genplug_validate_options=(
   "--pool[pool of the chart]:NAME:"
   "--policy[policy that limits what the configuration may do]:FILE:_files"
   "--node-name[check the configuration of this node, with node.NAME.yaml]:NAME:"
+  "--dra-driver[name of the driver of Dynamic Resource Allocation, for resources with \'serve\: dra\']:NAME:"
   "--strict[exit with 3 if there are warnings and no errors]"
   {-o,--output}"[format of the output]:output:(text json sarif github)"
   "--privileges[print what the agent needs for each configuration, and why]"
