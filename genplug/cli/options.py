@@ -151,7 +151,7 @@ def add_dra_driver(parser: argparse.ArgumentParser) -> None:
 
 
 def add_input_driver(parser: argparse.ArgumentParser) -> None:
-    """Add ``--dra-driver`` for a command with ``--values``; its value is None for the driver of the input."""
+    """Add ``--dra-driver`` for a command with ``--values``; without it, the driver is that of the input."""
     parser.add_argument(
         "--dra-driver",
         metavar="NAME",

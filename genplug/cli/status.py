@@ -81,7 +81,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="RESOURCE",
         nargs="*",
         help="name of a resource to show, or a part of it, in upper or lower case; a part selects every resource whose "
-        "name contains it, and several arguments select what any of them selects (default: all resources)",
+        "name contains it, with its claims, and several arguments select what any of them selects (default: all "
+        "resources)",
     )
     parser.add_argument(
         "--address",
@@ -178,12 +179,28 @@ def _watch(arguments: argparse.Namespace) -> int:
 
 
 def select_resources(status: JSON, words: Sequence[str]) -> JSON:
-    """Return a status with the resources that any of the words selects; all without words."""
+    """Return a status with the resources that any of the words selects; all without words.
+
+    The state of the driver of Dynamic Resource Allocation is that of the agent, and is not selected.
+    """
     if not words:
         return status
-    names = [resource["name"] for resource in status["resources"]]
+    names = _list_names(status)
     selected = {name for word in words for name in find_names(word, names)}
-    return {**status, "resources": [resource for resource in status["resources"] if resource["name"] in selected]}
+    resources = [resource for resource in status["resources"] if resource["name"] in selected]
+    if not (dra := status.get("dra")):
+        return {**status, "resources": resources}
+    published = [resource for resource in dra["resources"] if resource["resource"] in selected]
+    claims = [claim for claim in dra["claims"] if any(device["resource"] in selected for device in claim["devices"])]
+    return {**status, "resources": resources, "dra": {**dra, "resources": published, "claims": claims}}
+
+
+def _list_names(status: JSON) -> list[str]:
+    """Return the names of all resources. A claim can have devices of a resource that was removed."""
+    dra = status.get("dra") or {"resources": (), "claims": ()}
+    claimed = (device["resource"] for claim in dra["claims"] for device in claim["devices"])
+    published = (resource["resource"] for resource in dra["resources"])
+    return [*dict.fromkeys((*(resource["name"] for resource in status["resources"]), *published, *claimed))]
 
 
 def find_names(word: str, names: Sequence[str]) -> list[str]:
@@ -195,7 +212,7 @@ def find_names(word: str, names: Sequence[str]) -> list[str]:
 
 def selection_error(status: JSON, words: Sequence[str]) -> str:
     """Return which words select no resource, with the closest name and all names; empty if each of them selects one."""
-    names = [resource["name"] for resource in status["resources"]]
+    names = _list_names(status)
     unknown = [word for word in words if not find_names(word, names)]
     if not unknown:
         return ""

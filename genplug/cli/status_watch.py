@@ -111,8 +111,13 @@ class StatusWatch:
     def _key(self, status: JSON) -> Mapping[str, Any]:
         """Return the part of a status whose changes are shown."""
         health = {key: value for key, value in status["health"].items() if key not in _VOLATILE}
-        resources = () if self._is_brief and self._output in {"table", "wide"} else status["resources"]
-        return {**status, "health": health, "resources": resources}
+        hides_resources = self._is_brief and self._output in {"table", "wide"}
+        resources = () if hides_resources else status["resources"]
+        if not (dra := status.get("dra")):
+            return {**status, "health": health, "resources": resources}
+        publisher = {key: value for key, value in dra["publisher"].items() if key != "retrySeconds"}
+        hidden = {"resources": (), "claims": ()} if hides_resources else {}
+        return {**status, "health": health, "resources": resources, "dra": {**dra, "publisher": publisher, **hidden}}
 
     def _print(self, status: JSON) -> None:
         match self._output:

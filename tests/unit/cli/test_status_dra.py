@@ -1,12 +1,21 @@
 """The part of ``genplug status`` about Dynamic Resource Allocation."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
+from genplug.cli.status import select_resources, selection_error
 from genplug.cli.status_dra import format_dra, list_dra_lines
-from genplug.observe.dra_status import DeviceNote, DraStatus
+from genplug.cli.status_text import format_status
+from genplug.cli.status_watch import StatusWatch
+from genplug.observe.dra_status import ClaimedDevice, DeviceNote, DraStatus
+from genplug.observe.status import ConfigStatus, Status
+from genplug.observe.status_builder import build_unwritten_status
 from tests.support.dra_status import DRA
+from tests.support.outputs import check_output
 
 _STYLES = re.compile("[\ufdd0-\ufdd4]")
 """The marks of styles, which :func:`genplug.cli.output.print_lines` replaces."""
@@ -56,3 +65,79 @@ def test_summary_has_the_errors_of_driver_and_publisher() -> None:
     ]
     refused = replace(DRA, is_registered=False, registered_at=None, error="no handler", publish_error="", damaged=0)
     assert list(list_dra_lines(refused.as_json())) == ["driver genplug.io: not registered: no handler"]
+
+
+BRIEF = {"is_brief": True}
+GPU, SERIAL, GONE = "example.com/gpu", "example.com/serial", "example.com/gone"
+SERIAL_PUBLISHED = replace(DRA.resources[0], resource=SERIAL, pool=f"node-1/{SERIAL}")
+GONE_CLAIM = replace(
+    DRA.claims[0], name="old", devices=(ClaimedDevice("a", GONE, "x0"), ClaimedDevice("b", SERIAL, "y"))
+)
+DRA_OF_TWO = replace(DRA, resources=(*DRA.resources, SERIAL_PUBLISHED), claims=(*DRA.claims, GONE_CLAIM))
+
+
+def build_document(dra: DraStatus | None = DRA_OF_TWO) -> dict[str, Any]:
+    """Return the status of an agent with a published resource, and another that pods have by both APIs."""
+    resources = tuple(map(build_unwritten_status, (GPU, SERIAL)))
+    return Status("0.1.0", "node-1", ConfigStatus(), "", resources, dra=dra).as_json()
+
+
+@pytest.mark.parametrize(
+    ("word", "published", "claims"),
+    [
+        ("gpu", [GPU], ["training"]),
+        (SERIAL, [SERIAL], ["old"]),
+        ("gone", [], ["old"]),
+        ("example", [GPU, SERIAL], ["training", "old"]),
+    ],
+)
+def test_word_selects_published_resources_and_claims(word: str, published: list[str], claims: list[str]) -> None:
+    document = build_document()
+    assert not selection_error(document, [word])
+    selected = dict(select_resources(document, [word]))
+    check_output(selected)
+    assert [resource["resource"] for resource in selected["dra"]["resources"]] == published
+    assert [claim["name"] for claim in selected["dra"]["claims"]] == claims
+    assert selected["dra"]["driver"] == "genplug.io"
+
+
+def test_table_of_a_selected_resource_has_no_other_published_resource() -> None:
+    summary, _, tables = format_status(select_resources(build_document(), ["gpu"]), "wide", is_brief=False).partition(
+        "RESOURCE "
+    )
+    assert "driver genplug.io: registered" in summary
+    assert GPU in tables
+    assert "PUBLISHED" in tables
+    assert SERIAL not in tables
+    assert format_status(select_resources(build_document(), ["gpu"]), "name", is_brief=False) == GPU
+
+
+def test_word_without_a_resource_is_refused_with_the_names_of_claims() -> None:
+    error = selection_error(build_document(), ["nvme"])
+    assert error.endswith(f"the agent has {GPU}, {SERIAL}, {GONE}")
+    assert selection_error(build_document(None), ["gone"]).endswith(f"the agent has {GPU}, {SERIAL}")
+
+
+def test_brief_status_has_the_driver_and_no_tables() -> None:
+    text = format_status(build_document(), "table", is_brief=True)
+    assert "driver genplug.io: registered" in text
+    assert "PUBLISHED" not in text
+    assert "CLAIM" not in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "later", "prints"),
+    [
+        ({}, replace(DRA_OF_TWO, retry_seconds=1.5), 1),
+        ({}, replace(DRA_OF_TWO, claims=()), 2),
+        (BRIEF, replace(DRA_OF_TWO, claims=(), resources=()), 1),
+        (BRIEF, replace(DRA_OF_TWO, publish_error="refused"), 2),
+    ],
+)
+def test_watch_prints_a_status_that_shows_something_else(
+    capsys: pytest.CaptureFixture[str], flags: Mapping[str, bool], later: DraStatus, prints: int
+) -> None:
+    watch = StatusWatch("table", 1.0, **({"is_brief": False} | flags))
+    watch.show(build_document())
+    watch.show(build_document(later))
+    assert capsys.readouterr().out.count("--- ") == prints
