@@ -137,7 +137,7 @@ def test_brief_status_has_the_driver_and_no_tables() -> None:
 def test_watch_prints_a_status_that_shows_something_else(
     capsys: pytest.CaptureFixture[str], flags: Mapping[str, bool], later: DraStatus, prints: int
 ) -> None:
-    watch = StatusWatch("table", 1.0, **({"is_brief": False} | flags))
+    watch = StatusWatch("table", 1.0, is_brief=flags.get("is_brief", False))
     watch.show(build_document())
     watch.show(build_document(later))
     assert capsys.readouterr().out.count("--- ") == prints
