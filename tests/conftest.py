@@ -33,7 +33,9 @@ REQUIREMENTS = {
         "needs Chromium and axe-core: as root, run .ci/tools",
     ),
     "cluster": (
-        IS_ROOT and _has("containerd", "etcd", "runc") and any(TOOLS.glob("kubernetes/*/kubelet")),
+        IS_ROOT
+        and _has("etcd", "runc")
+        and all(any(TOOLS.glob(pattern)) for pattern in ("containerd/*/ctr", "kubernetes/*/kubelet")),
         "needs a Kubernetes for tests: as root, run .ci/tools and tests/cluster/build",
     ),
     "docs": (

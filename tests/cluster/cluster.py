@@ -1,7 +1,6 @@
 """A cluster of one node, and the operations that the tests perform on it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -236,6 +235,3 @@ def parse_device_numbers(listing: str) -> dict[str, str]:
         for words in map(str.split, listing.splitlines())
         if words and words[0].startswith("c")
     }
-
-
-TOOLS = Path(os.environ.get("GENPLUG_TOOLS", Path.home() / ".cache/genplug/tools"))

@@ -8,16 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import images
-from tests.cluster.cluster import TOOLS, Cluster
+from tests.cluster.cluster import Cluster
 from tests.cluster.machine import Machine
 from tests.cluster.node import Node
-
-
-def find_versions(program: str) -> list[Path]:
-    """Return the directories of the versions that have a program, oldest version first."""
-    directories = (path.parent for path in TOOLS.glob(f"kubernetes/*/{program}"))
-    return sorted(directories, key=lambda directory: [int(part) for part in directory.name.split(".")])
-
+from tests.cluster.tools import TOOLS, find_versions
 
 VERSIONS = find_versions("kube-apiserver")
 """Directories of the versions with all programs."""

@@ -6,10 +6,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.machine import Machine
+from tests.cluster.machine import ADDRESS, SERVICE_NETWORK, Machine
 from tests.cluster.node import select_features
 
-_PORT = 6443
+_PORT = 443
+"""Port of the API server; that of its service too, because no kube-proxy translates it."""
 _USERS = (
     # name, groups
     ("admin", "system:masters"),
@@ -45,6 +46,9 @@ class ControlPlane:
         )
         for name, token in tokens.items():
             self.get_kubeconfig(name).write_text(json.dumps(_build_kubeconfig(token)))
+        gates = [
+            f"--feature-gates={name}={str(value).lower()}" for name, value in select_features(self._binaries).items()
+        ]
         key = directory / "service-accounts.key"
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
         server = machine.start(
@@ -53,8 +57,8 @@ class ControlPlane:
             "--etcd-servers=http://127.0.0.1:2379",
             f"--cert-dir={directory}/certificates",
             f"--secure-port={_PORT}",
-            "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1",
+            "--bind-address=0.0.0.0",
+            f"--advertise-address={ADDRESS}",
             "--endpoint-reconciler-type=none",
             "--kubelet-preferred-address-types=InternalIP",
             f"--token-auth-file={directory}/tokens.csv",
@@ -63,12 +67,9 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
-            "--service-cluster-ip-range=10.78.0.0/24",
+            f"--service-cluster-ip-range={SERVICE_NETWORK}",
             "--allow-privileged=true",
-            *(
-                f"--feature-gates={name}={str(value).lower()}"
-                for name, value in select_features(self._binaries).items()
-            ),
+            *gates,
         )
         ready = self.build_command("get", "--raw", "/readyz")
         server.wait_until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "readiness")
@@ -77,12 +78,15 @@ class ControlPlane:
             self._binaries / "kube-controller-manager",
             f"--kubeconfig={self.get_kubeconfig('system:kube-controller-manager')}",
             f"--service-account-private-key-file={key}",
+            # The API server has made this certificate; the file has that of its authority too. Pods get it.
+            f"--root-ca-file={directory}/certificates/apiserver.crt",
             "--use-service-account-credentials=true",
             # Nodes without a kubelet, which tests create, are kept ready.
             "--node-monitor-grace-period=1h",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
             f"--cert-dir={directory}/certificates",
+            *gates,
         )
         machine.start(
             "kube-scheduler",
@@ -91,6 +95,7 @@ class ControlPlane:
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
             f"--cert-dir={directory}/certificates",
+            *gates,
         )
 
     def get_kubeconfig(self, user: str) -> Path:

@@ -22,9 +22,10 @@ from typing import Final
 
 from genplug import __version__
 from tests.cluster import images
-from tests.cluster.cluster import TOOLS, Cluster, build_container, build_pod, poll_until
+from tests.cluster.cluster import Cluster, build_container, build_pod, poll_until
 from tests.cluster.machine import Machine, Program
 from tests.cluster.node import Node
+from tests.cluster.tools import TOOLS
 
 RESOURCE = "test.example/thing"
 PODS, CONTAINERS = 10, 20

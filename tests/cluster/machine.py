@@ -30,6 +30,10 @@ _SYSCTLS = ("vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/p
 """Kernel parameters that a kubelet changes and that are restored afterwards."""
 ADDRESS = "10.76.0.1"
 """Address of the machine, on a network without a route to other networks."""
+SERVICE_NETWORK = "10.78.0.0/24"
+"""Network of the services of the cluster."""
+SERVICE_ADDRESS = "10.78.0.1"
+"""Address of the service of the API server, which the machine has itself: there is no kube-proxy."""
 _UNSHARE = [
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"),
@@ -56,6 +60,7 @@ ln -sf pts/ptmx /dev/ptmx
 ip link set lo up
 ip link add node type bridge
 ip address add {address}/24 dev node
+ip address add {service}/32 dev node
 ip link set node up
 ip route add default dev node
 trap '' CHLD
@@ -126,7 +131,9 @@ class Machine:
         binds = "\n".join(
             f"mount --rbind {self.directory}/{name} {target}" for name, target in _OWN_DIRECTORIES.items()
         )
-        script = _INIT.format(targets=" ".join(_OWN_DIRECTORIES.values()), binds=binds, address=ADDRESS)
+        script = _INIT.format(
+            targets=" ".join(_OWN_DIRECTORIES.values()), binds=binds, address=ADDRESS, service=SERVICE_ADDRESS
+        )
         self._init = subprocess.Popen(
             [*_UNSHARE, "sh", "-c", script],
             stdout=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """containerd and a kubelet on the machine of a test."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import grpc
 
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
 from genplug.kubelet.api.services import POD_RESOURCES, method_path
-from tests.cluster.machine import ADDRESS, Machine, Program
+from tests.cluster.machine import ADDRESS, SERVICE_NETWORK, Machine, Program
+from tests.cluster.tools import find_containerd
 
 _CONTAINERD = """
 version = 2
@@ -46,7 +48,13 @@ _NETWORK = {
         {
             "type": "ptp",
             "ipMasq": False,
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}]], "dataDir": "/run/cni-ipam"},
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": "10.77.0.0/24"}]],
+                # To the API server.
+                "routes": [{"dst": SERVICE_NETWORK}],
+                "dataDir": "/run/cni-ipam",
+            },
         },
         {"type": "loopback"},
     ],
@@ -104,21 +112,28 @@ class Node:
         (directory / "cni.d/pods.conflist").write_text(json.dumps(_NETWORK))
         config = directory / "containerd.toml"
         config.write_text(_CONTAINERD.format(directory=directory, sandbox=self._sandbox, snapshotter="overlayfs"))
-        self.containerd = self.machine.start("containerd", "containerd", "--config", config)
+        programs = find_containerd()
+        # containerd searches its PATH for the shim.
+        path = {"PATH": f"{programs}:{os.environ['PATH']}"}
+        self.containerd = self.machine.start(
+            "containerd", programs / "containerd", "--config", config, environment=path
+        )
         self.containerd.wait_until((directory / "run/containerd.sock").exists, "its socket")
         self.start_kubelet()
 
     def import_image(self, archive: Path) -> None:
         """Import an image archive."""
-        self.machine.run(
-            "ctr", "--address", "/run/containerd.sock", "--namespace", "k8s.io", "images", "import", archive
-        )
+        self.run_ctr("images", "import", archive)
 
     def list_images(self) -> dict[str, str]:
         """Return the digest of each image in containerd by its names, of which the image ID of the kubelet is one."""
-        command = ("ctr", "--address", "/run/containerd.sock", "--namespace", "k8s.io", "images", "list")
-        rows = (line.split() for line in self.machine.run(*command).splitlines()[1:])
+        rows = (line.split() for line in self.run_ctr("images", "list").splitlines()[1:])
         return {row[0]: row[2] for row in rows}
+
+    def run_ctr(self, *arguments: str | Path) -> str:
+        """Run a command of containerd's client in the kubelet's namespace and return its output."""
+        options = ("--address", "/run/containerd.sock", "--namespace", "k8s.io")
+        return self.machine.run(find_containerd() / "ctr", *options, *arguments)
 
     def start_kubelet(self) -> None:
         """Start the kubelet, for the first time or again."""

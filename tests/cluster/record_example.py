@@ -11,8 +11,9 @@ from pathlib import Path
 import yaml
 
 from tests.cluster import images
-from tests.cluster.cluster import CHART, TOOLS, Cluster
+from tests.cluster.cluster import CHART, Cluster
 from tests.cluster.machine import Machine
+from tests.cluster.tools import TOOLS
 from tests.cluster.transcript import build_image
 
 

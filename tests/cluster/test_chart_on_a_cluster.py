@@ -17,7 +17,6 @@ from genplug.kubectl.admission_messages import explain_refusal
 from genplug.record.facts import find_facts
 from tests.cluster.cluster import (
     NAMESPACE,
-    TOOLS,
     Cluster,
     build_container,
     build_pod,
@@ -25,6 +24,7 @@ from tests.cluster.cluster import (
     poll_until,
 )
 from tests.cluster.node import Node
+from tests.cluster.tools import TOOLS
 from tests.support.outputs import check_output
 
 pytestmark = [pytest.mark.cluster, pytest.mark.helm, pytest.mark.image, pytest.mark.timeout(300)]

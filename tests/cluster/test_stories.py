@@ -14,7 +14,7 @@ import pytest
 from genplug.kubectl.objects import decode_node, decode_pod
 from genplug.kubectl.obstacles import ObstacleKind, find_exclusions
 from genplug.kubectl.quantity import parse_quantity
-from tests.cluster.cluster import TOOLS, Cluster, poll_until
+from tests.cluster.cluster import Cluster, poll_until
 from tests.cluster.conftest import VERSIONS, create_machine
 from tests.cluster.soak.__main__ import VALUES
 from tests.cluster.soak.run import Soak
@@ -27,6 +27,7 @@ from tests.cluster.stories import (
     run_commands,
     write_page,
 )
+from tests.cluster.tools import TOOLS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.helm, pytest.mark.image, pytest.mark.timeout(300)]
 

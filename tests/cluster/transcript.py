@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster import images
-from tests.cluster.cluster import NAMESPACE, TOOLS, Cluster, build_container, build_pod
+from tests.cluster.cluster import NAMESPACE, Cluster, build_container, build_pod
 from tests.cluster.machine import Machine
 from tests.cluster.node import Node
+from tests.cluster.tools import TOOLS
 
 REPOSITORY = Path(__file__).parents[2]
 IMAGE = "registry.example/genplug:0.1.0"

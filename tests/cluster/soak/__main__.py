@@ -14,10 +14,11 @@ from typing import Any
 
 from genplug import __version__
 from tests.cluster import images
-from tests.cluster.cluster import TOOLS, Cluster
+from tests.cluster.cluster import Cluster
 from tests.cluster.machine import Machine
 from tests.cluster.soak.actions import ACTIONS
 from tests.cluster.soak.run import Figures, Soak, SoakError
+from tests.cluster.tools import TOOLS
 from tests.cluster.transcript import build_image
 
 _DESCRIPTION = """\
