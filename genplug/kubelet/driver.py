@@ -106,7 +106,9 @@ class Driver:
             kubelet_dir / REGISTRY / f"{name}-reg.sock", PLUGIN_REGISTRATION, self._registration_methods()
         )
         self._claims = asyncio.Semaphore(MAX_CONCURRENT_CLAIMS)
-        self._running: dict[tuple[ClaimMethod, str], asyncio.Task[Sequence[ClaimDevice]]] = {}
+        self._running: set[asyncio.Task[Sequence[ClaimDevice]]] = set()
+        self._latest: dict[str, tuple[ClaimMethod, asyncio.Task[Sequence[ClaimDevice]]]] = {}
+        """The call that was started last for each claim that has a call in progress, by UID."""
 
     def __repr__(self) -> str:
         return f"<Driver [{self.status}]>"
@@ -235,21 +237,29 @@ class Driver:
         claim: ClaimReference,
         function: Callable[[ClaimReference], Coroutine[Any, Any, Sequence[ClaimDevice]]],
     ) -> asyncio.Task[Sequence[ClaimDevice]]:
-        """Return a task for a claim: that of an earlier call if the kubelet repeats it before the task has ended."""
-        key = (method, claim.uid)
-        if (running := self._running.get(key)) is not None:
-            return running
+        """Return a task for a claim: that of the previous call if the kubelet repeats it before the task has ended.
+
+        A call that the kubelet ended continues. After a call of the other method, a repeated call is another task: it
+        must not have the result from before that call.
+        """
+        latest = self._latest.get(claim.uid)
+        if latest is not None and latest[0] == method:
+            return latest[1]
 
         async def run() -> Sequence[ClaimDevice]:
             async with self._claims:
                 return await function(claim)
 
-        task = self._running[key] = asyncio.create_task(run())
-        task.add_done_callback(lambda done: self._on_task_done(key, done))
+        task = asyncio.create_task(run())
+        self._running.add(task)
+        self._latest[claim.uid] = method, task
+        task.add_done_callback(lambda done: self._on_task_done(claim.uid, done))
         return task
 
-    def _on_task_done(self, key: tuple[ClaimMethod, str], task: asyncio.Task[Sequence[ClaimDevice]]) -> None:
-        self._running.pop(key, None)
+    def _on_task_done(self, uid: str, task: asyncio.Task[Sequence[ClaimDevice]]) -> None:
+        self._running.discard(task)
+        if uid in self._latest and self._latest[uid][1] is task:
+            del self._latest[uid]
         if not task.cancelled():
             # The call may have ended before: then nothing retrieves the exception.
             task.exception()
@@ -288,7 +298,7 @@ class Driver:
 
     async def _end_claims(self) -> None:
         """Wait a moment for the claims in progress, and cancel the others, so that the kubelet gets an answer."""
-        tasks = list(self._running.values())
+        tasks = list(self._running)
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=_STOP_GRACE_SECONDS)

@@ -268,6 +268,21 @@ async def test_call_that_the_kubelet_ended_is_not_started_twice(kubelet_dir: Pat
         assert len(run.backend.calls) <= 2
 
 
+async def test_calls_for_a_claim_that_the_kubelet_ended_are_done_in_their_order(kubelet_dir: Path) -> None:
+    """A prepared claim must not be answered by a call from before an unprepare that still waits."""
+    async with DraKubelet(kubelet_dir, loop_seconds=LOOP_SECONDS) as kubelet, run_driver(kubelet_dir) as run:
+        await kubelet.wait_registered(DRIVER)
+        run.backend.open.clear()
+        plugin, claim = kubelet.plugin(DRIVER), pb.Claim(namespace="default", name="claim-1", uid=refer(1).uid)
+        calls = []
+        for method in (plugin.prepare, plugin.unprepare, plugin.prepare):
+            calls.append(asyncio.create_task(method([claim])))
+            await run.backend.reached.wait_for(lambda: len(run.backend.calls) == len(calls), 20)
+        run.backend.open.set()
+        await asyncio.gather(*calls)
+        assert [method for method, _ in run.backend.calls] == ["prepare", "unprepare", "prepare"]
+
+
 async def test_claim_that_takes_too_long_is_answered_before_the_kubelet_gives_up(
     kubelet: DraKubelet, run: DriverRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
