@@ -75,6 +75,7 @@ class Agent:
         )
         self._kubelet.listen_to_allocations(self._on_allocation)
         self._kubelet.driver.hooks.on_prepared = self._on_prepared
+        self._kubelet.driver.hooks.on_reserved = self._scanner.record_allocation
         self._kubelet.driver.hooks.on_restored = self._submit_usage
         self._usage_poller = UsagePoller(settings, self.event_log, self._on_usage)
         self._unsubmitted_usage: tuple[Mapping[str, Iterable[str]], float] | None = None
@@ -242,8 +243,8 @@ class Agent:
         return () if dra is None else chain.from_iterable(dra.list_device_uses(uses).values())
 
     def _on_prepared(self, resource: str, ids: Iterable[str]) -> None:
-        ids = tuple(ids)
-        self._scanner.record_allocation(resource, ids)
+        # The scanner has recorded them since they were reserved.
+        self._usage.expire()
         if self._audit is not None:
             self._audit.on_allocation(resource, ids)
 

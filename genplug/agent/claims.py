@@ -10,7 +10,7 @@ import asyncio
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Protocol, TypeVar
@@ -32,6 +32,7 @@ from genplug.allocation.claims import (
     ClaimPool,
     DeviceEdits,
     DeviceHolding,
+    DeviceResult,
     build_claim_edits,
     list_claim_programs,
     list_holdings,
@@ -110,6 +111,7 @@ class ClaimInputs(Struct, frozen=True):
 
     ``is_scanned`` returns whether all pools are known. ``refresh`` reads from the kubelet which devices
     pods use by the device plugin API, so that the pools have them; it raises CallError if the kubelet does not respond.
+    ``on_reserved`` gets the name of a resource and the IDs of its devices that a claim is being prepared for.
     """
 
     source: ClaimSource
@@ -117,6 +119,14 @@ class ClaimInputs(Struct, frozen=True):
     pools: Callable[[], Mapping[str, ClaimPool]]
     refresh: Callable[[], Awaitable[None]]
     is_scanned: Callable[[], bool] = lambda: True
+    on_reserved: Callable[[str, Iterable[str]], None] = lambda _resource, _ids: None
+
+
+class _Reservation(Struct, frozen=True):
+    """The devices of a claim: those that it has exclusively, and all of them by resource."""
+
+    holdings: tuple[DeviceHolding, ...]
+    devices: Mapping[str, tuple[str, ...]]
 
 
 class Claims:
@@ -145,7 +155,7 @@ class Claims:
         self._clock = clock
         self._records: dict[str, ClaimRecord] = {}
         self._stale: dict[str, ClaimRecord] = {}
-        self._reserved: dict[str, tuple[DeviceHolding, ...]] = {}
+        self._reserved: dict[str, _Reservation] = {}
         """The devices of claims that are being prepared, or whose record could perhaps not be written."""
         self._unwritten: dict[str, ClaimRecord] = {}
         """The records of claims that are being prepared."""
@@ -168,7 +178,20 @@ class Claims:
     def holdings(self) -> tuple[DeviceHolding, ...]:
         """The devices that prepared claims, and those that are being prepared, have exclusively."""
         held = [record.holdings for uid, record in self._records.items() if uid not in self._reserved]
-        return tuple(holding for holdings in (*held, *self._reserved.values()) for holding in holdings)
+        reserved = [reservation.holdings for reservation in self._reserved.values()]
+        return tuple(holding for holdings in (*held, *reserved) for holding in holdings)
+
+    @property
+    def devices(self) -> Mapping[str, frozenset[str]]:
+        """The IDs of the devices of prepared claims, and of those that are being prepared, by resource."""
+        held: dict[str, set[str]] = {}
+        for record in self._records.values():
+            for device in record.devices:
+                held.setdefault(device.resource, set()).add(device.device)
+        for reservation in self._reserved.values():
+            for resource, ids in reservation.devices.items():
+                held.setdefault(resource, set()).update(ids)
+        return {resource: frozenset(ids) for resource, ids in held.items()}
 
     @property
     def is_empty(self) -> bool:
@@ -258,8 +281,8 @@ class Claims:
                 raise
             # A record of an earlier attempt can exist whose CDI file could not be written.
             may_have_files = claim.uid in self._reserved
-            # Before the next await, so that no other claim gets the devices meanwhile.
-            self._reserved[claim.uid] = list_holdings(claim, results)
+            # Before the next await, so that no other claim and no other resource gets the devices meanwhile.
+            self._reserve(claim, results, grants)
             return await self._prepare_grants(claim, grants, may_have_files=may_have_files)
 
     async def unprepare(self, claim: ClaimReference) -> None:
@@ -317,6 +340,15 @@ class Claims:
         await self._use_files(claim, partial(self._files.remove, claim.uid))
         for known in (self._records, self._stale, self._reserved):
             known.pop(claim.uid, None)
+
+    def _reserve(self, claim: ClaimReference, results: Sequence[DeviceResult], grants: Sequence[ClaimGrant]) -> None:
+        devices: dict[str, list[str]] = {}
+        for grant in grants:
+            devices.setdefault(grant.resource, []).append(grant.grant.id)
+        reserved = {resource: tuple(ids) for resource, ids in devices.items()}
+        self._reserved[claim.uid] = _Reservation(list_holdings(claim, results), reserved)
+        for resource, ids in reserved.items():
+            self._inputs.on_reserved(resource, ids)
 
     async def _prepare_grants(
         self, claim: ClaimReference, grants: Sequence[ClaimGrant], *, may_have_files: bool

@@ -37,6 +37,8 @@ class DriverHooks:
     def __init__(self) -> None:
         self.on_prepared: Callable[[str, Iterable[str]], None] = lambda _resource, _ids: None
         """Called with the name of a resource and the IDs of the devices that a claim got."""
+        self.on_reserved: Callable[[str, Iterable[str]], None] = lambda _resource, _ids: None
+        """Called with the name of a resource and the IDs of the devices that a claim is being prepared for."""
         self.on_restored: Callable[[], None] = lambda: None
         """Called when the claims of earlier processes are known."""
         self.on_claims_changed: Callable[[], None] = lambda: None

@@ -201,11 +201,7 @@ class DriverService:
 
     def list_held(self) -> Mapping[str, frozenset[str]]:
         """Return the IDs of the devices that claims hold, by resource."""
-        held: dict[str, set[str]] = {}
-        for record in self._claims.records.values() if self._claims is not None else ():
-            for device in record.devices:
-                held.setdefault(device.resource, set()).add(device.device)
-        return {resource: frozenset(ids) for resource, ids in held.items()}
+        return self._claims.devices if self._claims is not None else {}
 
     async def restore(self) -> str:
         """Read the claims of earlier processes, unless they are known; return the error, empty if there is none."""
@@ -220,6 +216,7 @@ class DriverService:
                 lambda: self._evaluation.pools,
                 self._users.refresh,
                 lambda: bool(self._is_complete),
+                self._hooks.on_reserved,
             )
             claims = Claims(files, self._calls, inputs, self._on_report)
             await claims.restore()

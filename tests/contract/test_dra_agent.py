@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -460,6 +461,31 @@ async def test_hardware_of_a_claim_gets_no_other_device_id_before_it_is_unprepar
         assert not any("second" in name for name in dra.devices(X))
         await dra.kubelet.unprepare("pod")
         await dra.server.wait_for(lambda: any("second" in name for name in dra.devices(X)))
+
+
+async def test_hardware_of_a_claim_that_is_being_prepared_gets_no_other_resource_name(dra: DraNode) -> None:
+    gate, program = dra.node.directory / "gate", dra.node.directory / "reset"
+    os.mkfifo(gate)
+    program.write_text(f"#!/bin/sh\nread line < {gate}\n")
+    program.chmod(0o755)
+    policy = write_policy(dra.node, f"exec: {{allow: ['{program}']}}")
+    config = X_BY_DRA.replace(
+        "example.com/x: {", f"example.com/x: {{preStart: {{exec: {{command: ['{program}']}}, timeoutSeconds: 20}}, "
+    )
+    async with dra.run_agent(config, policy=policy) as agent:
+        await dra.wait_published(X, "x0", "x1")
+        entries = record_events(agent)
+        preparing = asyncio.create_task(dra.kubelet.prepare("pod", dra.allocate(1, X, "x1")))
+        # The program has started when it opens the FIFO.
+        with await asyncio.to_thread(gate.open, "w") as opened:
+            dra.node.write_config(X_BY_DEVICE_PLUGIN.replace("example.com/x", "example.com/new"))
+            await next_event(entries, Event.DEVICE_WITHHELD)
+            await dra.node.kubelet.wait_for_list("example.com/new", healthy={"x0"})
+            assert all("x1" not in message.devices.healthy for message in dra.node.kubelet.messages("example.com/new"))
+            opened.write("go\n")
+        await preparing
+        await dra.kubelet.unprepare("pod")
+        await dra.node.kubelet.wait_for_list("example.com/new", healthy={"x0", "x1"})
 
 
 async def test_agent_publishes_many_devices_with_few_requests(dra: DraNode) -> None:

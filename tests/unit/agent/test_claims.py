@@ -387,7 +387,6 @@ async def test_write_that_hangs_is_the_error_and_is_not_overtaken(
 async def test_removal_that_ends_after_its_deadline_leaves_a_prepared_claim_its_record(
     node: ClaimNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims_module, "WRITE_SECONDS", 0.05)
     loop, released, removed = asyncio.get_running_loop(), threading.Event(), asyncio.Event()
 
     def hang(step: Step) -> None:
@@ -399,6 +398,7 @@ async def test_removal_that_ends_after_its_deadline_leaves_a_prepared_claim_its_
     claims = await node.start(hang)
     node.allocate(ONE, "x0")
     await claims.prepare(ONE)
+    monkeypatch.setattr(claims_module, "WRITE_SECONDS", 0.05)
     with pytest.raises(ClaimError, match=r"has not returned within 0\.05 s"):
         await claims.unprepare(ONE)
     released.set()
