@@ -63,10 +63,18 @@ class DeviceUsage:
             return tuple(resources)
         claims = dra.list_device_uses(self._claims) if dra is not None else {}
         return tuple(
-            replace(resource, in_use=(*uses.get(resource.name, ()), *claims.get(resource.name, ())))
+            replace(
+                resource,
+                in_use=(*uses.get(resource.name, ()), *claims.get(resource.name, ())),
+                kept_for_pods=_count_pods(uses.get(resource.name, ())) if resource.has_kept_endpoint else None,
+            )
             for resource in resources
         )
 
     def apply_claims(self, dra: "DraStatus | None") -> "DraStatus | None":
         """Return the status of Dynamic Resource Allocation with the pods that use claims."""
         return dra.with_uses(self._claims) if dra is not None and self._uses is not None else dra
+
+
+def _count_pods(uses: Iterable[DeviceUse]) -> int:
+    return len({(use.namespace, use.pod) for use in uses})

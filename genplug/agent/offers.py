@@ -64,6 +64,8 @@ class Offers:
         """The names of which a claim holds devices."""
         self._published: Mapping[str, Resource] = {}
         """The resources that Dynamic Resource Allocation serves."""
+        self._moved: frozenset[str] = frozenset()
+        """All names of these resources. Their endpoints are kept while pods use devices by the device plugin API."""
         self._names: frozenset[str] = frozenset()
         """The names under which the resources of the snapshot are offered, aliases included."""
         self._refusals: dict[str, Refusal] = {}
@@ -102,6 +104,7 @@ class Offers:
         }
         self._names = frozenset(self._configured)
         self._published = published
+        self._moved = frozenset(name for resource in published.values() for name in (resource.name, *resource.aliases))
         self.pools.update_resources(resources.values(), published.values())
         devices = snapshot.health.devices
         shares = share_grants({name: count_grants(resource, devices[name]) for name, resource in resources.items()})
@@ -120,7 +123,7 @@ class Offers:
             if not self.endpoints.is_removed(name):
                 for known in (self._supply, self._refusals, self._changes):
                     known.pop(name, None)
-                cause = _BY_CLAIMS if name in published else REMOVED
+                cause = _BY_CLAIMS if name in self._moved else REMOVED
                 self.endpoints.remove(self.endpoints.offers[name].resource, cause)
         for name in self._built.keys() - self._names:
             del self._built[name]
@@ -132,16 +135,18 @@ class Offers:
 
     def statuses(self) -> tuple[ResourceStatus, ...]:
         """Return the status of every resource, including removed resources that wait for their last pod."""
-        snapshot, offers = self._snapshot, dict(self.endpoints.offers)
+        snapshot, offers, published = self._snapshot, dict(self.endpoints.offers), dict(self.driver.offers)
         if snapshot is None:
             return ()
         without_instances = snapshot.resources_without_instances
         return (
             *map(build_unscanned_status, snapshot.scan.unscanned),
             *(
-                build_published_status(offer, self.driver.describe(name), self._notes_of(offer))
-                for name, offer in self.driver.offers.items()
-                if name not in offers
+                replace(
+                    build_published_status(offer, self.driver.describe(name), self._notes_of(offer)),
+                    is_moved=name in offers,
+                )
+                for name, offer in published.items()
             ),
             *(build_template_status(name, self._collect_notes(snapshot).get(name, ())) for name in without_instances),
             *(
@@ -157,9 +162,11 @@ class Offers:
                         notes=self._notes_of(offer),
                         last_refusal=self._refusals.get(name),
                     ),
+                    is_moved=name in self._moved,
                     last_change=self._changes.get(name),
                 )
                 for name, offer in offers.items()
+                if name not in published
             ),
         )
 

@@ -14,7 +14,7 @@ from genplug.cli.output import (
     wrap_line,
 )
 from genplug.cli.status import JSON
-from genplug.observe.text import format_age, summarize_probes, summarize_texts
+from genplug.observe.text import describe_kept_endpoint, format_age, summarize_probes, summarize_texts
 from genplug.spec.printable import escape_document, escape_line, escape_lines
 
 _MAX_LINES = 10
@@ -159,9 +159,10 @@ def _format_registration(resource: JSON) -> Cell:
 
 def _remarks(resource: JSON, *, is_wide: bool) -> Iterator[str]:
     """Yield what an operator should know about a resource, each remark as a line."""
-    if resource["removed"]:
-        yield "removed from the configuration; served until no pod uses it"
-    elif not resource["registered"]:
+    is_moved = resource.get("moved") is True
+    if resource["removed"] or is_moved:
+        yield describe_kept_endpoint(is_moved=is_moved, pods=resource.get("keptForPods"))
+    if not (resource["registered"] or resource["removed"]):
         reason = resource["reason"] or f"the kubelet has not opened a stream yet (phase {resource['phase']})"
         style = Style.FAINT if resource["hasNoInstances"] else Style.ERROR
         state = "not published" if resource["phase"] == "unpublished" else "not registered"

@@ -7,7 +7,7 @@ from enum import StrEnum
 from itertools import islice
 
 from genplug.kubectl.json_values import JSON, read_map, read_maps, read_number, read_text
-from genplug.observe.text import summarize_texts
+from genplug.observe.text import describe_kept_endpoint, summarize_texts
 from genplug.spec.limits import MAX_FILES
 
 _MAX_RESOURCES = 1000
@@ -141,9 +141,11 @@ def _decode_resource(resource: JSON) -> ResourceStatus:
 
 
 def _remarks(resource: JSON) -> Iterator[str]:
-    if resource.get("removed") is True:
-        yield "removed from the configuration; served until no pod uses it"
-    elif resource.get("registered") is False:
+    is_removed, is_moved = (resource.get(key) is True for key in ("removed", "moved"))
+    if is_removed or is_moved:
+        pods = resource.get("keptForPods")
+        yield describe_kept_endpoint(is_moved=is_moved, pods=pods if isinstance(pods, int) else None)
+    if resource.get("registered") is False and not is_removed:
         yield read_text(resource, "reason") or "not registered with the kubelet"
     expected = read_number(resource, "expected")
     if (healthy := read_number(resource, "healthyDevices")) < expected:

@@ -63,7 +63,8 @@ def _decode_resource(entry: JSON) -> ResourceReasons:
     refusal = read_map(entry, "lastRefusal")
     reason = read_text(entry, "reason")
     is_registered = entry.get("registered") is True or entry.get("hasNoInstances") is True
-    registration = () if is_registered else (f"not registered: {reason or 'the agent is starting'}",)
+    state = "not published" if entry.get("phase") == "unpublished" else "not registered"
+    registration = () if is_registered else (f"{state}: {reason or 'the agent is starting'}",)
     return ResourceReasons(
         failures=tuple(
             DeviceFailure(read_text(device, "id"), read_text(device, "reason"), read_text(device, "since"))

@@ -181,7 +181,7 @@ class Event(Enum):
     RESOURCE_REMOVED = (
         "resource_removed",
         logging.INFO,
-        "The resource has been removed from the configuration. Its device list is empty now.",
+        "The resource was removed from the configuration, or gets `serve: dra`. Its device list is empty now.",
     )
     RESOURCE_DRAINED = (
         "resource_drained",

@@ -129,8 +129,10 @@ class ResourceStatus(Struct, frozen=True):
     """The status of a resource, its endpoint and its devices.
 
     ``is_registered`` states whether the kubelet has an open stream; ``reason`` states why it has none. ``is_removed``
-    marks a resource that was removed from the configuration and waits until no pod uses it. ``has_no_instances`` marks
-    a resource whose name contains a template for which no device has a value, so that it is not registered.
+    marks a resource that was removed from the configuration and waits until no pod uses it. ``is_moved`` marks a name
+    of a resource that Dynamic Resource Allocation serves now, while its endpoint is kept for pods that use devices by
+    the device plugin API. ``has_no_instances`` marks a resource whose name contains a template for which no device has
+    a value, so that it is not registered.
     """
 
     name: str
@@ -155,6 +157,15 @@ class ResourceStatus(Struct, frozen=True):
     """The number of devices, or of tokens of a pool, that are not listed because of a limit."""
     in_use: tuple[DeviceUse, ...] | None = None
     """The containers that use devices, or None if the kubelet has not reported them."""
+
+    is_moved: bool = False
+    kept_for_pods: int | None = None
+    """The number of pods for which the endpoint is kept; None if it is not kept, or the kubelet has not reported."""
+
+    @property
+    def has_kept_endpoint(self) -> bool:
+        """Whether the endpoint offers nothing, and is kept until no pod uses devices that it has given."""
+        return self.is_removed or self.is_moved
 
     @property
     def is_published_later(self) -> bool:
@@ -203,7 +214,7 @@ class ResourceStatus(Struct, frozen=True):
         return f"<ResourceStatus {self}>"
 
     def __str__(self) -> str:
-        words = ["removed"] if self.is_removed else []
+        words = ["moved"] if self.is_moved else ["removed"] if self.is_removed else []
         words.append("registered" if self.is_registered else f"not registered ({self.reason or 'starting'})")
         words += [f"phase {self.phase}", f"generation {self.generation}", f"streams {self.streams}"]
         words += [f"{self.healthy} healthy", f"{self.unhealthy} unhealthy", *self.notes]
@@ -218,6 +229,8 @@ class ResourceStatus(Struct, frozen=True):
             "streams": self.streams,
             "registered": self.is_registered,
             "removed": self.is_removed,
+            "moved": self.is_moved,
+            "keptForPods": self.kept_for_pods,
             "hasNoInstances": self.has_no_instances,
             "reason": self.reason,
             "healthy": self.healthy,

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -146,6 +147,36 @@ async def test_device_of_a_device_plugin_pod_is_published_when_the_pod_has_ended
         await kubelet.remove_pod("user")
         await dra.wait_published(X, "x0", "x1")
         await dra.kubelet.prepare("pod", claim)
+
+
+async def test_status_of_a_resource_that_changes_its_api_states_what_it_waits_for(dra: DraNode) -> None:
+    alias, kubelet = "example.com/old", dra.node.kubelet
+    by_device_plugin, by_dra = (
+        config.replace("example.com/x: {", f"example.com/x: {{aliases: [{alias}], ")
+        for config in (X_BY_DEVICE_PLUGIN, X_BY_DRA)
+    )
+    async with dra.run_agent(by_device_plugin, listen=("127.0.0.1", 0)) as agent:
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        await kubelet.wait_for_list(alias, healthy={"x0", "x1"})
+        await kubelet.admit(X, pod="user", ids={"x0"})
+        await kubelet.admit(alias, pod="other", ids={"x1"})
+        await dra.server.stop()
+        entries = record_events(agent)
+        dra.node.write_config(by_dra)
+        texts = [(await next_event(entries, Event.RESOURCE_REMOVED)).text for _ in range(2)]
+        assert all(": served by Dynamic Resource Allocation; " in text for text in texts)
+        await dra.kubelet.wait_registered(DRIVER)
+        # The devices are not published, although the endpoints of the device plugin API are registered.
+        await wait_for_status(
+            agent, lambda status: f"{X}: not published: its devices are not pub" in str(status.unready)
+        )
+        document = json.loads((await get(agent, "/statusz"))[1])
+        found = {resource["name"]: resource for resource in document["resources"]}
+        keys = ("removed", "moved", "registered", "keptForPods", "healthy")
+        assert [found[X][key] for key in keys] == [False, True, False, 1, 2]
+        assert [found[alias][key] for key in keys] == [True, True, True, 1, 0]
+        await dra.server.start()
+        await wait_for_status(agent, lambda status: status.is_ready)
 
 
 async def test_kubelet_that_does_not_know_its_pods_yet_frees_no_device(

@@ -42,12 +42,12 @@ async def test_endpoint_of_a_resource_that_changes_its_api_drains_and_returns(no
         )
         await kubelet.wait_for_list(X, lambda devices: not devices)
         [status] = agent.status.resources
-        assert (status.is_removed, status.is_registered) == (True, True)
+        assert (status.is_removed, status.is_moved, status.is_registered) == (False, True, False)
 
         await kubelet.remove_pod("user")
         await next_event(entries, Event.RESOURCE_DRAINED)
         [status] = agent.status.resources
-        assert (status.is_removed, status.is_registered) == (False, False)
+        assert (status.is_removed, status.is_moved, status.is_registered) == (False, False, False)
 
         node.write_config(build_serve_config(x="devicePlugin"))
         await kubelet.wait_for_list(X, healthy={"x0"})

@@ -22,7 +22,7 @@ from genplug.observe.health_history import (
 )
 from genplug.observe.page.elements import Child, Element, build_element
 from genplug.observe.status import ConfigStatus, DeviceStatus, ResourceStatus, Status
-from genplug.observe.text import format_time, summarize_probes, summarize_texts
+from genplug.observe.text import describe_kept_endpoint, format_time, summarize_probes, summarize_texts
 
 if TYPE_CHECKING:
     from genplug.observe.dra_status import DraStatus, PublishedStatus
@@ -217,9 +217,9 @@ def _build_remarks(remarks: Sequence[str]) -> Child:
 
 
 def _list_remarks(resource: ResourceStatus) -> Iterator[str]:
-    if resource.is_removed:
-        yield "removed from the configuration; served until no pod uses it"
-    elif not resource.is_registered:
+    if resource.has_kept_endpoint:
+        yield describe_kept_endpoint(is_moved=resource.is_moved, pods=resource.kept_for_pods)
+    if not (resource.is_registered or resource.is_removed):
         yield resource.reason or f"the kubelet has not opened a stream yet (phase {resource.phase})"
     if resource.shortage:
         yield resource.shortage

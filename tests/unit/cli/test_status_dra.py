@@ -11,7 +11,10 @@ from genplug.cli.status import select_resources, selection_error
 from genplug.cli.status_dra import format_dra, list_dra_lines
 from genplug.cli.status_text import format_status
 from genplug.cli.status_watch import StatusWatch
+from genplug.kubectl.agent_status import decode_agent_status
 from genplug.observe.dra_status import ClaimedDevice, DeviceNote, DraStatus
+from genplug.observe.page.content import Clock, build_sections
+from genplug.observe.page.elements import render_html
 from genplug.observe.status import ConfigStatus, Status
 from genplug.observe.status_builder import build_unwritten_status
 from tests.support.dra_status import DRA
@@ -141,3 +144,27 @@ def test_watch_prints_a_status_that_shows_something_else(
     watch.show(build_document())
     watch.show(build_document(later))
     assert capsys.readouterr().out.count("--- ") == prints
+
+
+@pytest.mark.parametrize(("pods", "end"), [(1, "its 1 pod ends"), (3, "its 3 pods end"), (None, "no pod uses it")])
+def test_remark_of_a_moved_resource_states_what_serves_it(pods: int | None, end: str) -> None:
+    cause = "served by Dynamic Resource Allocation now; the endpoint of the device plugin is kept until "
+    moved = replace(build_unwritten_status(GPU), is_moved=True, kept_for_pods=pods)
+    alias = replace(moved, name="example.com/alias", is_removed=True, kept_for_pods=7)
+    status = Status("0.1.0", "node-1", ConfigStatus(), "", (moved, alias), dra=DRA)
+    check_output(dict(status.as_json()))
+    decoded = decode_agent_status(status.as_json())
+    texts = (
+        " ".join(format_status(status.as_json(), "wide", is_brief=False).split()),
+        render_html(dict(build_sections(status, {}, Clock(0.0, 0.0)))["resources"]),
+        "\n".join(remark for resource in decoded.resources for remark in resource.remarks),
+    )
+    for text in texts:
+        assert f"{cause}{end}" in text
+        assert f"{cause}its 7 pods end" in text
+
+
+def test_remark_of_a_removed_resource_has_the_number_of_pods() -> None:
+    removed = replace(build_unwritten_status(GPU), is_removed=True, kept_for_pods=2)
+    text = format_status(Status("0.1.0", None, ConfigStatus(), "", (removed,)).as_json(), "wide", is_brief=False)
+    assert "removed from the configuration; the endpoint of the device plugin is kept until its 2 pods end" in text
