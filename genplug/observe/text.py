@@ -100,7 +100,7 @@ def format_age(time_text: str, now: float | None = None) -> str:
 
 
 def describe_kept_endpoint(*, is_moved: bool, pods: int | None) -> str:
-    """Return why an endpoint offers nothing and until when it is kept; ``pods`` is the number of its users, if known."""
+    """Return why an endpoint offers nothing and until when it is kept; ``pods`` is the number of pods, if known."""
     cause = "served by Dynamic Resource Allocation now" if is_moved else "removed from the configuration"
     end = "its 1 pod ends" if pods == 1 else f"its {pods} pods end" if pods else "no pod uses it"
     return f"{cause}; the endpoint of the device plugin is kept until {end}"
