@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from operator import mul
 
 import pytest
 from hypothesis import given
@@ -286,53 +287,63 @@ def test_change_of_the_resource_evaluates_all_devices() -> None:
     assert publisher.publish(build_offer(resource, mark_healthy(device))).devices[0].attributes["model"] == "a"
 
 
-KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80)
-VALUES = st.dictionaries(st.sampled_from("abc"), st.lists(st.text(max_size=70), min_size=1, max_size=2).map(tuple))
-IDENTIFIERS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}", fullmatch=True)
-TEMPLATES = st.sampled_from(["${a}", "${b|default:0}", "1", "${a}.${b}.0", "${c|lower}", "x" * 64])
+# The alphabets are texts, and each strategy is built once: for a class of characters and for a regular expression,
+# Hypothesis first builds a table of all Unicode characters, which takes longer than the draws of all examples.
+CHARACTERS = "abz019-_.:/ XYZ\0\n\x1b\u00e9\u0130\u0664\u202e\U0001f600"
+TEXTS = st.builds(mul, st.text(CHARACTERS, min_size=1, max_size=4), st.sampled_from([1, 70]))
+"""Texts of some characters, and such that are longer than the limits of labels and values."""
+VALUES = st.dictionaries(st.sampled_from("abc"), st.lists(TEXTS | st.just(""), min_size=1, max_size=2).map(tuple))
+NAMES = st.integers(1, 63).map(lambda length: f"vendor.example/{length * 'x'}")
+TEMPLATES = st.sampled_from(
+    [Template.parse(text) for text in ("${a}", "${b|default:0}", "1", "${a}.${b}.0", "${c|lower}", "x" * 64)]
+)
+ATTRIBUTES = st.lists(
+    st.builds(
+        AttributeSpec,
+        st.just(LOCATION),
+        st.sampled_from(["_", "A", "model", "serial_2", "ten_chars_"]),
+        TEMPLATES,
+        st.sampled_from(AttributeType),
+        st.booleans(),
+    ),
+    max_size=4,
+    unique_by=lambda attribute: attribute.name,
+)
+CAPACITY = st.lists(
+    st.builds(CapacitySpec, st.just(LOCATION), st.sampled_from(["memory", "_2"]), TEMPLATES), max_size=1
+)
+SHARING: st.SearchStrategy[dict[str, object]] = st.sampled_from(
+    [{}, {"replicas": 3}, {"tokens": 2}, {"slices": Template.parse("2")}]
+)
+ENTRIES = st.lists(
+    st.tuples(TEXTS, VALUES, st.none() | st.tuples(TEXTS, st.sampled_from([None, 1.0]))),
+    max_size=4,
+    unique_by=lambda entry: device_id(NAME, entry[0], is_node_name=True),
+)
+"""Devices: the key, the attributes, and for an unhealthy device the probe and the time since which it is gone."""
 
 
-@st.composite
-def offers(draw: st.DrawFn) -> ResourceOffer:
-    name = f"vendor.example/{draw(st.from_regex(r'[a-z][a-z0-9]{0,62}', fullmatch=True))}"
-    attributes = draw(
-        st.lists(
-            st.builds(
-                AttributeSpec,
-                st.just(LOCATION),
-                IDENTIFIERS,
-                TEMPLATES.map(Template.parse),
-                st.sampled_from(AttributeType),
-                st.booleans(),
-            ),
-            max_size=4,
-            unique_by=lambda attribute: attribute.name,
-        )
-    )
-    capacity = draw(
-        st.lists(st.builds(CapacitySpec, st.just(LOCATION), IDENTIFIERS, TEMPLATES.map(Template.parse)), max_size=1)
-    )
-    sharing: dict[str, object] = draw(
-        st.sampled_from([{}, {"replicas": 3}, {"tokens": 2}, {"slices": Template.parse("2")}])
-    )
-    resource = replace(
-        build_resource(), name=name, serve=Serve.DRA, publish=PublishSpec(tuple(attributes), tuple(capacity)), **sharing
-    )
-    keys = draw(st.lists(KEYS, max_size=4, unique_by=lambda key: device_id(name, key, is_node_name=True)))
-    devices = sort_devices(
-        make_device(key, draw(VALUES), id=device_id(name, key, is_node_name=True), resource=name, slices=2)
-        for key in keys
-    )
-    healths = [
-        fail(device, draw(st.text(min_size=1, max_size=70)), draw(st.sampled_from([None, 1.0])))
-        if draw(st.booleans())
-        else mark_healthy(device)[0]
-        for device in devices
-    ]
-    return build_offer(resource, tuple(healths))
+def build_any_offer(
+    name: str,
+    attributes: list[AttributeSpec],
+    capacity: list[CapacitySpec],
+    sharing: dict[str, object],
+    entries: list[tuple[str, Values, tuple[str, float | None] | None]],
+) -> ResourceOffer:
+    publishing = PublishSpec(tuple(attributes), tuple(capacity))
+    resource = replace(build_resource(), name=name, serve=Serve.DRA, publish=publishing, **sharing)
+    healths: dict[str, DeviceHealth] = {}
+    for key, values, failure in entries:
+        device = make_device(key, values, id=device_id(name, key, is_node_name=True), resource=name, slices=2)
+        healths[device.id] = mark_healthy(device)[0] if failure is None else fail(device, *failure)
+    devices = sort_devices(health.device for health in healths.values())
+    return build_offer(resource, tuple(healths[device.id] for device in devices))
 
 
-@given(offers())
+OFFERS = st.builds(build_any_offer, NAMES, ATTRIBUTES, CAPACITY, SHARING, ENTRIES)
+
+
+@given(OFFERS)
 def test_published_devices_are_valid(offer: ResourceOffer) -> None:
     found = publish_resource(offer)
     names = [device.name for device in found.devices]
@@ -352,7 +363,7 @@ def test_published_devices_are_valid(offer: ResourceOffer) -> None:
         assert all(LABEL_VALUE.match(taint.value) for taint in device.taints)
 
 
-@given(offers())
+@given(OFFERS)
 def test_published_devices_have_the_same_attributes_except_optional_ones(offer: ResourceOffer) -> None:
     optional = {attribute.name for attribute in offer.resource.publish.attributes if attribute.optional}
     required = {attribute.name for attribute in offer.resource.publish.attributes} - optional
@@ -361,7 +372,7 @@ def test_published_devices_have_the_same_attributes_except_optional_ones(offer: 
         assert set(device.capacity) == {spec.name for spec in offer.resource.publish.capacity}
 
 
-@given(offers())
+@given(OFFERS)
 def test_left_out_taints_leave_out_exactly_the_tainted_devices(offer: ResourceOffer) -> None:
     with_taints, without = publish_resource(offer), publish_resource(offer, keeps_taints=False)
     assert without.devices == tuple(device for device in with_taints.devices if not device.taints)
