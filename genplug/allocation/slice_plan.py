@@ -114,9 +114,15 @@ def find_dropped_fields(sent: Iterable[PublishedDevice], answered: Mapping[str, 
     """Return the fields of devices that the API server has dropped from a slice, because their feature is off.
 
     ``answered`` is the JSON of the slice in the answer to a write.
+
+    Raises:
+        ValueError: the answer is not a slice.
     """
-    devices = (answered.get("spec") or {}).get("devices") or ()
-    by_name = {str(device.get("name")): device for device in devices}
+    try:
+        devices = (answered.get("spec") or {}).get("devices") or ()
+        by_name = {str(device.get("name")): device for device in devices}
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"expected a ResourceSlice, found an object with another type of field: {error}") from error
     dropped: dict[str, None] = {}
     for device in sent:
         document = by_name.get(device.name, {})

@@ -185,7 +185,7 @@ def read_slice(document: Mapping[str, Any]) -> ActualSlice:
             devices=len(devices),
             tainted=sum(bool(device.get("taints")) for device in devices),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"expected a {KIND} of {API_VERSION}, found an object without {error}") from error
 
 

@@ -45,12 +45,13 @@ class Request(Struct, frozen=True):
     @property
     def target(self) -> str:
         """The path with the query."""
-        return f"{self.path}?{urlencode(self.query)}" if self.query else self.path
+        # A value of the API server can have characters that UTF-8 cannot encode.
+        return f"{self.path}?{urlencode(self.query, errors='replace')}" if self.query else self.path
 
 
 def build_path(*segments: str) -> str:
-    """Return a path of quoted segments."""
-    return "".join(f"/{quote(segment, safe='')}" for segment in segments)
+    """Return a path of quoted segments; a character that UTF-8 cannot encode becomes a question mark."""
+    return "".join(f"/{quote(segment, safe='', errors='replace')}" for segment in segments)
 
 
 class HttpClient:

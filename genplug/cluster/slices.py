@@ -59,17 +59,21 @@ class SliceClient:
         """
         slices: dict[str, ActualSlice] = {}
         query = {"fieldSelector": self._selector, "limit": str(_PAGE_SLICES)}
-        while True:
+        # A page can be empty and not the last, so that their number needs a limit too.
+        for _ in range(MAX_API_SLICES):
             page = await self._http.request(Request("list", _SUBJECT, "GET", _COLLECTION, query))
-            metadata = page.get("metadata") or {}
-            for document in page.get("items") or ():
+            metadata, items = _read_metadata(page), page.get("items") or []
+            if not isinstance(items, list):
+                raise UnreachableError(f"expected a list of ResourceSlices, found {type(items).__name__} in 'items'")
+            for document in items:
                 found = _read(document)
                 slices[found.name] = found
             if len(slices) > MAX_API_SLICES:
-                raise UnreachableError(f"the driver has more than {MAX_API_SLICES} ResourceSlices on this node")
+                break
             if not metadata.get("continue"):
                 return SliceList(slices, str(metadata.get("resourceVersion") or ""))
             query = query | {"continue": str(metadata["continue"])}
+        raise UnreachableError(f"the driver has more than {MAX_API_SLICES} ResourceSlices on this node")
 
     async def write(self, write: Write, scope: SliceScope) -> dict[str, Any] | None:
         """Create, update or delete a slice; return it as the server has it, None after a deletion.
@@ -110,7 +114,13 @@ class SliceClient:
         document = slice_document(scope, pool, pool.slices[0], FIRST_GENERATION)
         subject = f"{_SUBJECT}/{pool.slices[0].name}"
         request = Request("create", subject, "POST", _COLLECTION, {"dryRun": "All"}, document)
-        return not find_dropped_fields([device], await self._http.request(request))
+        answer = await self._http.request(request)
+        try:
+            return not find_dropped_fields([device], answer)
+        except ValueError as error:
+            raise UnreachableError(
+                f"the API server answered '{request.action}' with another object: {error}"
+            ) from error
 
     @asynccontextmanager
     async def watch(self, resource_version: str) -> AsyncIterator[AsyncIterator[SliceEvent]]:
@@ -154,11 +164,17 @@ async def _read_events(documents: AsyncIterator[dict[str, Any]], action: str) ->
         if kind == "ERROR":
             raise read_status(action, document)
         if kind == "BOOKMARK":
-            metadata = document.get("metadata") or {}
-            yield SliceEvent("", None, str(metadata.get("resourceVersion") or ""))
+            yield SliceEvent("", None, str(_read_metadata(document).get("resourceVersion") or ""))
             continue
         found = _read(document)
         yield SliceEvent(found.name, None if kind == "DELETED" else found, found.resource_version)
+
+
+def _read_metadata(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = document.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise UnreachableError(f"expected an object in 'metadata', found {type(metadata).__name__}")
+    return metadata
 
 
 def _read(document: Mapping[str, Any]) -> ActualSlice:

@@ -1,5 +1,6 @@
 """The wanted slices of a node: names, chunks and JSON."""
 
+import math
 import re
 from typing import Any
 
@@ -239,6 +240,7 @@ PATHS = [
 
 
 @example(path=("spec", "devices", 0, "name"), value=[])
+@example(path=("spec", "pool", "generation"), value=math.inf)
 @given(path=st.sampled_from(PATHS), value=values)
 def test_any_value_in_an_object_is_read_or_an_error(path: tuple[str | int, ...], value: object) -> None:
     device = PublishedDevice("x0", "x0", {"ports": 2}, {"memory": "1Gi"}, (Taint("a", "", "NoSchedule"),))

@@ -182,11 +182,61 @@ async def test_watch_after_lost_changes_has_the_error_410(
             await anext(events)
 
 
-async def test_object_that_is_not_a_slice_is_an_error(server: ApiServerStandIn, client: SliceClient) -> None:
-    body = b'{"items": [{"metadata": {}}], "metadata": {}}'
-    server.faults.drop(raw=b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    with pytest.raises(UnreachableError, match="not a ResourceSlice"):
+def answer(server: ApiServerStandIn, body: bytes, times: int = 1) -> None:
+    """Let the server answer the next request with a body."""
+    raw = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    server.faults.drop(raw=raw, times=times)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"items": [{"metadata": {}}], "metadata": {}}', "not a ResourceSlice"),
+        (b'{"items": ["a"]}', "not a ResourceSlice"),
+        (b'{"items": 1}', "expected a list of ResourceSlices, found int in 'items'"),
+        (b'{"items": [], "metadata": [1]}', "expected an object in 'metadata', found list"),
+    ],
+)
+async def test_list_of_other_objects_is_an_error(
+    server: ApiServerStandIn, client: SliceClient, body: bytes, reason: str
+) -> None:
+    answer(server, body)
+    with pytest.raises(UnreachableError, match=reason):
         await client.list()
+
+
+async def test_list_that_never_ends_is_an_error(
+    server: ApiServerStandIn, client: SliceClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices_module, "MAX_API_SLICES", 3)
+    answer(server, b'{"items": [], "metadata": {"continue": "again"}}', times=9)
+    with pytest.raises(UnreachableError, match="more than 3 ResourceSlices"):
+        await client.list()
+    assert len(server.requests) == 3
+
+
+async def test_bookmark_without_an_object_is_an_error(server: ApiServerStandIn, client: SliceClient) -> None:
+    answer(server, b'{"type": "BOOKMARK", "object": {"metadata": "1"}}\n')
+    with pytest.raises(UnreachableError, match="expected an object in 'metadata', found str"):
+        async with client.watch("1") as events:
+            await anext(events)
+
+
+async def test_token_of_the_next_page_that_is_not_unicode_is_sent_back(
+    server: ApiServerStandIn, client: SliceClient
+) -> None:
+    answer(server, b'{"items": [], "metadata": {"continue": "\\ud800"}}')
+    with pytest.raises(ApiError):
+        await client.list()
+
+
+@pytest.mark.parametrize("body", [b'{"spec": "a"}', b'{"spec": {"devices": 1}}', b'{"spec": {"devices": ["a"]}}'])
+async def test_probe_of_taints_that_is_answered_with_another_object_is_an_error(
+    server: ApiServerStandIn, client: SliceClient, scope: SliceScope, body: bytes
+) -> None:
+    answer(server, body)
+    with pytest.raises(UnreachableError, match="with another object: expected a ResourceSlice"):
+        await client.has_taints(scope)
 
 
 CLAIM: Mapping[str, Any] = {"metadata": {"namespace": "team", "name": "claim"}, "spec": {"devices": {}}}
