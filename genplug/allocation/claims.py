@@ -161,7 +161,7 @@ def parse_results(document: object, claim: ClaimReference, driver: str) -> tuple
     """
     try:
         parsed = msgspec.convert(document, _Claim)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         reason = f"expected a ResourceClaim of resource.k8s.io/v1 from the API server, found another document: {error}"
         raise ClaimError(ClaimErrorCode.UNREADABLE, claim, reason) from None
     if parsed.metadata.uid != claim.uid:

@@ -111,7 +111,16 @@ def test_claim_without_devices_of_the_driver_has_no_results() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [None, [], {}, {"metadata": {}}, {"metadata": {"uid": 1}}, {"metadata": {"uid": "u"}, "status": 1}]
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"metadata": {}},
+        {"metadata": {"uid": 1}},
+        {"metadata": {"uid": "u"}, "status": 1},
+        {"metadata": {"uid": "u"}, "\ud800": 1},
+    ],
 )
 def test_document_that_is_not_a_claim_is_refused(document: object) -> None:
     with pytest.raises(ClaimError, match="expected a ResourceClaim of resource") as refused:
