@@ -28,11 +28,10 @@ def read_quantity(text: str) -> Fraction | None:
     number, suffix, exponent = Fraction(match[1]), match[2], match[3]
     if suffix in BINARY_SUFFIXES:
         return min(number * (1 << 10 * (1 + BINARY_SUFFIXES.index(suffix))), _MAX_VALUE)
-    power = int(exponent) if exponent else _DECIMAL.get(suffix or "", 0)
+    power = int(exponent) if exponent else _DECIMAL.get(suffix, 0)
     if abs(power) > _MAX_POWER:
         return _MAX_VALUE if power > 0 and number else Fraction(0)
-    scale: int = 10 ** abs(power)
-    return min(number * scale if power >= 0 else number / scale, _MAX_VALUE)
+    return min(number * Fraction(10) ** power, _MAX_VALUE)
 
 
 def canonicalize_quantity(text: str) -> str | None:
@@ -54,8 +53,11 @@ def canonicalize_quantity(text: str) -> str | None:
 
 
 def _add_suffix(number: int, base: int, suffixes: Sequence[str]) -> str:
-    """Return a number above 0, which is a multiple of the first suffix, with the largest suffix of which it is one."""
+    """Return a multiple of the first suffix with the largest suffix of which it is one.
+
+    The number is above 0 and below the limit of amounts, of which the last suffix is more than a ``base``-th.
+    """
     power = 0
-    while number % base == 0 and power < len(suffixes) - 1:
+    while number % base == 0:
         number, power = number // base, power + 1
     return f"{number}{suffixes[power]}"

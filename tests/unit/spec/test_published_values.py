@@ -3,7 +3,14 @@
 import pytest
 
 from genplug.spec.model import AttributeType
-from genplug.spec.published_values import is_dns_label, parse_bool, parse_int, published_name_error, value_error
+from genplug.spec.published_values import (
+    is_dns_label,
+    parse_bool,
+    parse_int,
+    published_name_error,
+    quantity_error,
+    value_error,
+)
 
 
 @pytest.mark.parametrize(
@@ -13,11 +20,29 @@ def test_name_is_an_identifier_with_an_optional_domain(name: str) -> None:
     assert published_name_error(name) == ""
 
 
+_NOT_AN_IDENTIFIER = "must consist of letters, digits and '_', and must not start with a digit"
+_NOT_A_DOMAIN = "the part before '/' is not a DNS name (lower-case letters, digits, '-' and '.')"
+
+
 @pytest.mark.parametrize(
-    "name", ["", "2a", "a-b", "a.b", 33 * "a", "a.io/", "/a", "A.io/a", "a_b.io/a", "a/b/c", f"{32 * 'a'}.{31 * 'b'}/x"]
+    ("name", "error"),
+    [
+        ("", f"the name {_NOT_AN_IDENTIFIER}"),
+        ("2a", f"the name {_NOT_AN_IDENTIFIER}"),
+        ("a-b", f"the name {_NOT_AN_IDENTIFIER}"),
+        ("a.b", f"the name {_NOT_AN_IDENTIFIER}"),
+        (33 * "a", "the name has 33 characters, at most 32 are allowed"),
+        ("a.io/", f"the part after '/' {_NOT_AN_IDENTIFIER}"),
+        (f"a.io/{33 * 'a'}", "the part after '/' has 33 characters, at most 32 are allowed"),
+        ("/a", _NOT_A_DOMAIN),
+        ("A.io/a", _NOT_A_DOMAIN),
+        ("a_b.io/a", _NOT_A_DOMAIN),
+        ("a/b/c", _NOT_A_DOMAIN),
+        (f"{32 * 'a'}.{31 * 'b'}/x", "the part before '/' has 64 characters, at most 63 are allowed"),
+    ],
 )
-def test_other_names_are_errors(name: str) -> None:
-    assert published_name_error(name)
+def test_other_names_are_errors(name: str, error: str) -> None:
+    assert published_name_error(name) == error
 
 
 @pytest.mark.parametrize(
@@ -34,6 +59,7 @@ def test_other_names_are_errors(name: str) -> None:
 )
 def test_integer_is_decimal_or_hexadecimal(text: str, number: int) -> None:
     assert parse_int(text) == number
+    assert value_error(AttributeType.INT, text) == ""
 
 
 @pytest.mark.parametrize(
@@ -50,6 +76,17 @@ def test_boolean_has_the_forms_of_yaml_and_of_the_kernel() -> None:
         *3 * [False],
         *2 * [None],
     ]
+
+
+def test_text_that_is_not_a_boolean_is_an_error() -> None:
+    assert value_error(AttributeType.BOOL, "Y") == ""
+    error = "is not a boolean: true or false, 1 or 0, Y or N"
+    assert [value_error(AttributeType.BOOL, text) for text in ("on", "")] == [error, error]
+
+
+def test_text_that_is_not_a_quantity_is_an_error() -> None:
+    assert quantity_error("16Gi") == ""
+    assert quantity_error("16GiB") == "is not a quantity, for example 8 or 16Gi"
 
 
 @pytest.mark.parametrize("text", ["0.0.0", "550.54.15", "1.2.3-rc.1+build.5", "1.0.0-0a"])

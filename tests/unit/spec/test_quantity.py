@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genplug.kubectl.quantity import parse_quantity
-from genplug.spec.quantity import canonicalize_quantity
+from genplug.spec.quantity import canonicalize_quantity, read_quantity
 
 QUANTITIES = st.builds(
     "".join,
@@ -37,6 +37,10 @@ QUANTITIES = st.builds(
         ("1536Mi", "1536Mi"),
         ("1.5Gi", "1536Mi"),
         ("0.5Ki", "512"),
+        ("1Ki", "1Ki"),
+        ("1.5Ki", "1536"),
+        ("7Ei", "7Ei"),
+        (f"{63 * '0'}1", "1"),
         ("1.0001Ki", "1024102400u"),
         ("9223372036854775806", "9223372036854775806"),
     ],
@@ -51,6 +55,22 @@ def test_quantity_has_its_largest_suffix(text: str, canonical: str) -> None:
 )
 def test_other_texts_are_not_quantities(text: str) -> None:
     assert canonicalize_quantity(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-100", Fraction(1, 10**100)),
+        ("1e-101", Fraction(0)),
+        ("0e101", Fraction(0)),
+        ("1e101", Fraction((1 << 63) - 1)),
+        ("1e100", Fraction((1 << 63) - 1)),
+        ("8Ei", Fraction((1 << 63) - 1)),
+        ("2.5", Fraction(5, 2)),
+    ],
+)
+def test_value_is_exact_up_to_the_limit(text: str, value: Fraction) -> None:
+    assert read_quantity(text) == value
 
 
 @given(QUANTITIES)
