@@ -24,6 +24,7 @@ from genplug.kubelet.reports import (
 from genplug.testing.dra import DraError, DraKubelet
 from tests.support.claims import DRIVER, refer
 from tests.support.drivers import DriverRun, refuse_claim, run_driver, use_claim
+from tests.support.http2_peer import END_HEADERS, HEADERS, PREFACE, SETTINGS, build_frame, build_headers
 
 LOOP_SECONDS = 0.01
 
@@ -153,6 +154,22 @@ async def test_socket_that_another_program_removed_is_created_again(
         error = "another program removed a socket of the driver; the driver creates it again"
         assert run.reports == [DriverRegistered(DRIVER), DriverNotServing(DRIVER, error, 0.0), DriverRegistered(DRIVER)]
         await kubelet.prepare("pod", use_claim(1))
+
+
+@pytest.mark.parametrize("name", ["service", "registration"])
+async def test_socket_whose_server_a_method_name_that_is_not_utf8_ends_is_created_again(
+    kubelet: DraKubelet, kubelet_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # The server of gRPC ends with a UnicodeDecodeError and removes its socket (grpcio, aio/server.pyx.pxi).
+    monkeypatch.setattr(driver_module, "CHECK_SECONDS", 0.05)
+    async with run_driver(kubelet_dir) as run:
+        await run.wait_for(lambda: run.driver.status.is_registered)
+        _, writer = await asyncio.open_unix_connection(getattr(run, name))
+        headers = build_frame(HEADERS, END_HEADERS, 1, build_headers("/\udcff/NodePrepareResources"))
+        writer.write(PREFACE + build_frame(SETTINGS, 0, 0, b"") + headers)
+        await kubelet.wait_registered(DRIVER, times=2)
+        await kubelet.prepare("pod", use_claim(1))
+        writer.close()
 
 
 async def test_missing_registry_is_reported_until_it_exists(kubelet_dir: Path) -> None:
