@@ -41,7 +41,28 @@ async def list_uses(socket: Path, deadline: float) -> PodUses:
     Raises:
         CallError: the kubelet did not respond, or responded with an error or with bytes that are not the message.
     """
-    response = _decode(await _call_list(socket, deadline), socket)
+    return _build_uses(_decode(await _call_list(socket, deadline), socket))
+
+
+async def list_device_uses(socket: Path, deadline: float) -> tuple[DeviceUse, ...]:
+    """Return the containers that use devices, each with the IDs of a resource, within a deadline (seconds).
+
+    Raises:
+        CallError: the kubelet did not respond, or responded with an error or with bytes that are not the message.
+    """
+    return _list_uses(_decode(await _call_list(socket, deadline), socket))
+
+
+def decode_uses(content: bytes) -> PodUses:
+    """Return the containers that use devices or ResourceClaims in the bytes of a ``ListPodResourcesResponse``.
+
+    Raises:
+        DecodeError: the bytes are not the message.
+    """
+    return _build_uses(pb.ListPodResourcesResponse.FromString(content))
+
+
+def _build_uses(response: pb.ListPodResourcesResponse) -> PodUses:
     claims = (
         ClaimUse(
             claim.claim_namespace,
@@ -58,24 +79,6 @@ async def list_uses(socket: Path, deadline: float) -> PodUses:
         for claim in container.dynamic_resources
     )
     return PodUses(_list_uses(response), tuple(claims))
-
-
-async def list_device_uses(socket: Path, deadline: float) -> tuple[DeviceUse, ...]:
-    """Return the containers that use devices, each with the IDs of a resource, within a deadline (seconds).
-
-    Raises:
-        CallError: the kubelet did not respond, or responded with an error or with bytes that are not the message.
-    """
-    return _list_uses(_decode(await _call_list(socket, deadline), socket))
-
-
-def decode_device_uses(content: bytes) -> tuple[DeviceUse, ...]:
-    """Return the containers that use devices in the bytes of a ``ListPodResourcesResponse``.
-
-    Raises:
-        DecodeError: the bytes are not the message.
-    """
-    return _list_uses(pb.ListPodResourcesResponse.FromString(content))
 
 
 def _list_uses(response: pb.ListPodResourcesResponse) -> tuple[DeviceUse, ...]:

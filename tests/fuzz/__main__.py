@@ -33,7 +33,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         default=Path("build/fuzz"),
         help="directory with inputs, findings and statistics, which a later run continues (default: build/fuzz)",
     )
-    parser.add_argument("--record", metavar="FILE", type=Path, help="write the statistics of the directory as JSON")
+    parser.add_argument(
+        "--record",
+        metavar="FILE",
+        type=Path,
+        help="write the statistics of the directory as JSON; FILE keeps those of targets without a run",
+    )
     parser.add_argument(
         "--minimize",
         action="store_true",
@@ -74,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
         print(describe_run(target, run, findings), flush=True)
     from tests.fuzz.record import build_record, format_record, write_record  # noqa: PLC0415 - imports genplug
 
-    record = build_record(targets, state)
+    record = build_record(targets, state, options.record)
     if not options.short:
         print(f"\nAll runs in {options.state}:\n\n{format_record(record)}")
     if options.record is not None:

@@ -15,12 +15,16 @@ from tests.fuzz.state import State, Statistics
 from tests.fuzz.target import MAX_SECONDS, Target
 
 
-def build_record(targets: Iterable[Target], state: State) -> dict[str, Any]:
-    """Return the conditions and a row for each target, with the sums in the last row."""
+def build_record(targets: Iterable[Target], state: State, previous: Path | None = None) -> dict[str, Any]:
+    """Return the conditions and a row for each target, with the sums in the last row.
+
+    Targets without a run in the directory of ``state`` have the figures of the record ``previous``, if it exists.
+    """
     rows: list[tuple[str, ...]] = []
     total, fixed, unfixed = Statistics(), 0, 0
+    recorded = _read_runs(previous) if previous is not None and previous.exists() else {}
     for target in targets:
-        run = state.statistics.get(target.name, Statistics())
+        run = state.statistics.get(target.name) or recorded.get(target.title) or Statistics()
         kept, found = len(read_findings(target)), len(state.list_findings(target))
         rows.append((target.title, *_format_run(run), format_number(run.edges), str(kept), str(found)))
         total.inputs, total.seconds = total.inputs + run.inputs, total.seconds + run.seconds
@@ -53,6 +57,15 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a record as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def _read_runs(path: Path) -> dict[str, Statistics]:
+    """Return the runs of a record by the titles of targets; the speed gives the seconds."""
+    runs = {}
+    for title, *cells in json.loads(path.read_text())["rows"][:-1]:
+        inputs, _, speed, edges = (int(cell.replace(" ", "")) for cell in cells[:4])
+        runs[title] = Statistics(inputs, inputs / speed if speed else 0.0, edges)
+    return runs
 
 
 def _format_run(run: Statistics) -> tuple[str, str, str]:

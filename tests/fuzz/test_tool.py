@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.inputs import limit_size
-from tests.fuzz.record import build_record, format_number, format_record
+from tests.fuzz.record import build_record, format_number, format_record, write_record
 from tests.fuzz.state import State, Statistics
 from tests.fuzz.target import Failure, Target, try_input
 from tests.fuzz.test_short_runs import ROOT
@@ -100,6 +100,25 @@ def test_record_has_the_sums_of_all_runs(tmp_path: Path) -> None:
     ]
     assert row.startswith("numbers  1 200 000")
     assert len(heading) == len(row) == len(total)
+
+
+def test_record_keeps_the_figures_of_targets_without_a_run(tmp_path: Path) -> None:
+    number, spinner, new = build_target(), Target("spin", "spin", spin, lambda: [b""]), Target("new", "new", spin, list)
+    recorded = State.open(tmp_path / "recorded")
+    for target, speed in ((number, 2000), (spinner, 1)):
+        recorded.add(target, Statistics(speed * 90, 90.0, 5, 7, "2026-11-28"))
+    path = tmp_path / "record.json"
+    write_record(path, build_record([number, spinner], recorded))
+    state = State.open(tmp_path / "state")
+    state.add(spinner, Statistics(600, 60.0, 6, 8, "2026-11-29"))
+    record = build_record([number, spinner, new], state, path)
+    assert record["rows"] == [
+        ("numbers", "180 000", "2", "2 000", "5", "0", "0"),
+        ("spin", "600", "1", "10", "6", "0", "0"),
+        ("new", "0", "0", "0", "0", "0", "0"),
+        ("all", "180 600", "2", "1 204", "", "0", "0"),
+    ]
+    assert build_record([new], state, tmp_path / "missing")["rows"][0] == ("new", "0", "0", "0", "0", "0", "0")
 
 
 def test_numbers_have_groups_of_three_digits() -> None:

@@ -16,6 +16,8 @@ MODULES = (
     "cdi",
     "kernel_messages",
     "http",
+    "api_server",
+    "claims",
 )
 """The modules of this package; each has its targets in ``TARGETS``."""
 

@@ -29,6 +29,7 @@ from genplug.kubectl.refusal import analyze_refusal, build_refusal_document, for
 from genplug.kubectl.workloads import analyze_creation, decode_workload, find_owned, list_create_errors
 from tests.fuzz.documents import change_value, document_mutator, pick_value
 from tests.fuzz.target import Target
+from tests.support.dra_status import DRA
 from tests.support.kubectl import make_agent_pod, make_daemon_set, make_node, make_pod, make_resource, make_status
 
 _CONTAINERS = [{"name": "main", "resources": {"requests": {"e.io/x": "2", "cpu": "1500m", "memory": "1Gi"}}}]
@@ -146,6 +147,7 @@ _STATUSES = [
         "node-1", [make_resource("e.io/x", healthy=1, unhealthy=2, used=1), make_resource("e.io/y", used=None)]
     ),
     make_status("node-1", unready=["e.io/x: not registered"], error="c.yaml:1:1: error[GP002]: x\n  1 | y"),
+    {**make_status("node-1"), "dra": DRA.as_json()},
 ]
 
 

@@ -12,10 +12,11 @@ from genplug.doctor.facts import Machine, UnknownFactError
 from genplug.doctor.kubelet import CHECKPOINT, DEFAULT_CONFIG, read_kubelet, read_registered
 from genplug.doctor.runtime import CONTAINERD_FILES, CRIO_FILE, read_runtime
 from genplug.kubelet.api import genplug_podresources_v1_pb2 as pb
-from genplug.kubelet.pod_resources import decode_device_uses
+from genplug.kubelet.pod_resources import decode_uses
 from tests.fuzz.documents import document_mutator
 from tests.fuzz.scratch import scratch_directory
 from tests.fuzz.target import Target
+from tests.support.dra_status import DRA
 
 _CHECKPOINT = {
     "Data": {
@@ -33,8 +34,10 @@ _KUBELET = {
 
 
 def run_pod_resources(content: bytes) -> None:
-    for use in decode_device_uses(content):
+    uses = decode_uses(content)
+    for use in uses.devices:
         assert len(set(use.ids)) == len(use.ids)
+    DRA.list_device_uses(uses.claims)
 
 
 def list_pod_resources() -> list[bytes]:
@@ -42,10 +45,20 @@ def list_pod_resources() -> list[bytes]:
         found = [pb.ContainerDevices(resource_name=resource, device_ids=ids) for resource, ids in devices]
         return pb.ContainerResources(name=name, devices=found)
 
+    claim = pb.DynamicResource(
+        claim_name="training",
+        claim_namespace="default",
+        claim_resources=[
+            pb.ClaimResource(driver_name="genplug.io", pool_name="node-1/example.com/gpu", device_name="gpu0")
+        ],
+    )
+    pod_with_claim = pb.PodResources(
+        name="a", namespace="default", containers=[pb.ContainerResources(name="c", dynamic_resources=[claim, claim])]
+    )
     pod = pb.PodResources(
         name="a", namespace="b", containers=[container("c", ("e.io/x", ["x0"]), ("e.io/x", ["x1"])), container("d")]
     )
-    responses = [pb.ListPodResourcesResponse(pod_resources=pods) for pods in ([], [pod], [pod, pod])]
+    responses = [pb.ListPodResourcesResponse(pod_resources=pods) for pods in ([], [pod], [pod, pod], [pod_with_claim])]
     return [response.SerializeToString() for response in responses]
 
 

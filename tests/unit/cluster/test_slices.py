@@ -183,7 +183,7 @@ async def test_watch_after_lost_changes_has_the_error_410(
 
 
 def answer(server: ApiServerStandIn, body: bytes, times: int = 1) -> None:
-    """Let the server answer the next request with a body."""
+    """Send a body as the answer to the next requests."""
     raw = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     server.faults.drop(raw=raw, times=times)
 
