@@ -125,16 +125,20 @@ class Driver:
                 while self._statuses:
                     await self._on_status(self._statuses.popleft())
         finally:
-            # A kubelet closes its connection when the registration socket has disappeared.
-            await self._end_claims()
-            await self._registration.stop()
-            await self._service.stop()
-            self._set_status(is_serving=False, is_registered=False, error="the driver has stopped")
+            # The agent can be stopped while the driver ends: a server that is not stopped would keep the process.
+            await run_uncancelled(self._end())
 
     def stop(self) -> None:
         """End :meth:`run`, which then finishes calls in progress and removes the sockets."""
         self._has_stopped = True
         self._changed.set()
+
+    async def _end(self) -> None:
+        # A kubelet closes its connection when the registration socket has disappeared.
+        await self._end_claims()
+        await self._registration.stop()
+        await self._service.stop()
+        self._set_status(is_serving=False, is_registered=False, error="the driver has stopped")
 
     async def _serve(self) -> float:
         """Create the sockets that are missing and due; return the seconds until the next check."""

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 
 async def run_uncancelled(step: Coroutine[Any, Any, object]) -> None:
-    """Run a step to its end, even if the caller is canceled.
+    """Run a step to its end, even if the caller is canceled, also several times.
 
     C-core dereferences a null pointer, which ends the process, if a server is stopped while it starts.
     """
@@ -14,5 +15,7 @@ async def run_uncancelled(step: Coroutine[Any, Any, object]) -> None:
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
         raise

@@ -23,7 +23,7 @@ from genplug.kubelet.reports import (
 )
 from genplug.testing.dra import DraError, DraKubelet
 from tests.support.claims import DRIVER, refer
-from tests.support.drivers import DriverRun, refuse_claim, run_driver, use_claim
+from tests.support.drivers import AnsweringBackend, DriverRun, refuse_claim, run_driver, use_claim
 from tests.support.http2_peer import END_HEADERS, HEADERS, PREFACE, SETTINGS, build_frame, build_headers
 
 LOOP_SECONDS = 0.01
@@ -359,6 +359,27 @@ async def test_claims_that_are_being_prepared_end_with_the_driver(kubelet_dir: P
             await run.backend.reached.wait_for(lambda: bool(run.backend.calls), 20)
         with pytest.raises(DraError, match="ResourceClaim default/claim-1: genplug is being stopped"):
             await preparing
+    assert run.driver.status.error == "the driver has stopped"
+
+
+async def test_driver_that_is_canceled_again_while_it_ends_removes_its_sockets(
+    kubelet: DraKubelet, kubelet_dir: Path
+) -> None:
+    run = DriverRun(kubelet_dir, AnsweringBackend())
+    running = asyncio.create_task(run.driver.run())
+    await kubelet.wait_registered(DRIVER)
+    run.backend.open.clear()
+    preparing = asyncio.create_task(kubelet.prepare("pod", use_claim(1)))
+    await run.backend.reached.wait_for(lambda: bool(run.backend.calls), 20)
+    for _ in range(2):
+        # The driver waits a moment for the claim.
+        running.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    with pytest.raises(DraError):
+        await preparing
+    assert not any(path.exists() for path in (run.service, run.registration))
     assert run.driver.status.error == "the driver has stopped"
 
 
