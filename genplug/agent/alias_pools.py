@@ -54,9 +54,11 @@ class AliasPools:
         self.on_claims_changed: Callable[[], None] = lambda: None
         """Called when :meth:`find_claims` returns something else."""
         self._follows_claims = True
-        """Whether the devices of claims are known from the kubelet only."""
+        """Whether the kubelet may report devices of claims that have no record."""
+        self._list_recorded: Callable[[], Iterable[tuple[str, str]]] | None = None
+        """Returns the devices of the claims with a record, by pool and device; None if there are no records."""
         self._claimed: Pool | None = None
-        """The devices that claims hold, by pool and device; None before the first response."""
+        """The devices that claims without a record hold, by pool and device; None before the first response."""
         self._claims: dict[tuple[str, str], str] = {}
         """The claims that hold these devices, as text."""
         self._wakeup = asyncio.Event()
@@ -116,7 +118,7 @@ class AliasPools:
     def find_claims(self, names: Iterable[str]) -> Mapping[str, str]:
         """Return the claims that hold devices of a resource with these names, as text by the ID of the grant.
 
-        They are those that the kubelet reports.
+        They are those that the kubelet reports, without those that have a record.
         """
         if not self._claimed:
             return {}
@@ -127,9 +129,12 @@ class AliasPools:
         ends = tuple(pool_name("", name) for name in names)
         return {device: self._claims[pool, device] for pool, device in self._claimed if pool.endswith(ends)}
 
-    def ignore_claims(self) -> None:
-        """Forget claims: the records of prepared claims are known from now on."""
-        self._follows_claims, self._claimed, self._claims = False, None, {}
+    def ignore_recorded(self, list_recorded: Callable[[], Iterable[tuple[str, str]]]) -> None:
+        """Follow only claims without a record, until the kubelet reports none; a record can be lost or damaged.
+
+        The function returns the devices of the claims with a record, by pool and device.
+        """
+        self._list_recorded = list_recorded
 
     def record_allocation(self, name: str, ids: Iterable[str]) -> None:
         """Record an Allocate response, before the next request is answered."""
@@ -236,13 +241,19 @@ class AliasPools:
             for device in use.devices
             if device.driver == self._settings.dra_driver
         }
+        for key in self._list_recorded() if self._list_recorded is not None else ():
+            held.pop(key, None)
         used: dict[str, set[str]] = {}
         for pool, device in held:
             used.setdefault(pool, set()).add(device)
         previous = self._claimed or {}
         self._claimed = record_usage(previous, used, used, time.monotonic(), self._grace_seconds, max_misses)
         self._claims = {key: (self._claims | held)[key] for key in self._claimed}
-        if self._claimed.keys() != previous.keys():
+        is_changed = self._claimed.keys() != previous.keys()
+        if self._list_recorded is not None and not self._claimed:
+            # All further claims get a record.
+            self._follows_claims, self._claimed = False, None
+        if is_changed:
             self.on_claims_changed()
 
     def _record_uses(self, uses: Iterable[DeviceUse], max_misses: int | None) -> None:

@@ -238,8 +238,9 @@ class ClaimFiles:
         damaged: list[DamagedRecord] = []
         for path in sorted(self._directory.iterdir()):
             if path.suffix == _NEW_SUFFIX:
-                # A process was killed before the file replaced another.
-                path.unlink()
+                # A process was killed before the file replaced another. The next write replaces it also if it remains.
+                with suppress(OSError):
+                    path.unlink()
             elif path.suffix == _RECORD_SUFFIX:
                 try:
                     record = _read_record(path)
@@ -261,16 +262,17 @@ class ClaimFiles:
     def _put_aside(self, path: Path) -> Path:
         """Move a damaged record to the directory of damaged records, and return its path then."""
         bad = self._directory / BAD
-        bad.mkdir(mode=0o700, exist_ok=True)
         moved = bad / path.name
         try:
+            bad.mkdir(mode=0o700, exist_ok=True)
             path.replace(moved)
         except OSError:
-            # Its claim is prepared from scratch also if the record remains here.
+            # Its claim is prepared from scratch also if the record remains here, for example on a full file system.
             return path
-        kept = sorted(bad.iterdir(), key=lambda file: file.lstat().st_mtime_ns)
-        for file in kept[:-MAX_DAMAGED_RECORDS]:
-            file.unlink()
+        with suppress(OSError):
+            kept = sorted(bad.iterdir(), key=lambda file: file.lstat().st_mtime_ns)
+            for file in kept[:-MAX_DAMAGED_RECORDS]:
+                file.unlink()
         return moved
 
     def _remove_unused_cdi_files(self, stored: StoredClaims) -> None:

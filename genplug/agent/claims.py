@@ -123,9 +123,10 @@ class ClaimInputs(Struct, frozen=True):
 
 
 class _Reservation(Struct, frozen=True):
-    """The devices of a claim: those that it has exclusively, and all of them by resource."""
+    """The devices of a claim: those that it has exclusively, and all of them by pool and by resource."""
 
     holdings: tuple[DeviceHolding, ...]
+    results: tuple[tuple[str, str], ...]
     devices: Mapping[str, tuple[str, ...]]
 
 
@@ -180,6 +181,13 @@ class Claims:
         held = [record.holdings for uid, record in self._records.items() if uid not in self._reserved]
         reserved = [reservation.holdings for reservation in self._reserved.values()]
         return tuple(holding for holdings in (*held, *reserved) for holding in holdings)
+
+    @property
+    def results(self) -> frozenset[tuple[str, str]]:
+        """The devices of prepared claims, and of those that are being prepared, by pool and device."""
+        recorded = ((device.pool, device.device) for record in self._records.values() for device in record.devices)
+        reserved = (result for reservation in self._reserved.values() for result in reservation.results)
+        return frozenset((*recorded, *reserved))
 
     @property
     def devices(self) -> Mapping[str, frozenset[str]]:
@@ -346,7 +354,8 @@ class Claims:
         for grant in grants:
             devices.setdefault(grant.resource, []).append(grant.grant.id)
         reserved = {resource: tuple(ids) for resource, ids in devices.items()}
-        self._reserved[claim.uid] = _Reservation(list_holdings(claim, results), reserved)
+        keys = tuple((result.pool, result.device) for result in results)
+        self._reserved[claim.uid] = _Reservation(list_holdings(claim, results), keys, reserved)
         for resource, ids in reserved.items():
             self._inputs.on_reserved(resource, ids)
 

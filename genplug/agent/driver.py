@@ -129,8 +129,9 @@ class DriverFollower:
 
     def find_claims(self, names: Iterable[str]) -> Mapping[str, str]:
         """Return the claims that hold devices of a resource with these names, as text by grant ID."""
-        known = self._pools if self._service is None else self._service
-        return known.find_claims(names)
+        names = tuple(names)
+        recorded = self._service.find_claims(names) if self._service is not None else {}
+        return {**self._pools.find_claims(names), **recorded}
 
     def list_held(self) -> Mapping[str, frozenset[str]]:
         """Return the IDs of the devices that claims hold, by resource."""
@@ -147,12 +148,12 @@ class DriverFollower:
                 self.error = error
                 await asyncio.sleep(RETRY_SECONDS)
             self.error = ""
-        else:
-            # An agent whose resources were served by claims before can be without the directory of their records. If
-            # the kubelet does not respond, the pools poll again.
-            with suppress(CallError, TimeoutError):
-                async with asyncio.timeout(FIRST_POLL_PATIENCE_SECONDS):
-                    await self._pools.read_claims()
+            self._pools.ignore_recorded(self._create_service().list_recorded)
+        # An agent whose resources were served by claims before can be without the directory of their records, and a
+        # record can be damaged. If the kubelet does not respond, the pools poll again.
+        with suppress(CallError, TimeoutError):
+            async with asyncio.timeout(FIRST_POLL_PATIENCE_SECONDS):
+                await self._pools.read_claims()
         self._is_restored = True
         self.hooks.on_restored()
 
@@ -162,6 +163,7 @@ class DriverFollower:
             self._wakeup.clear()
             if self._settings.node_name is not None and (self._offers or self._service is not None):
                 service = self._create_service()
+                self._pools.ignore_recorded(service.list_recorded)
                 service.update(self._offers, is_complete=self._is_complete)
                 if await service.run():
                     self._service = None
@@ -178,7 +180,6 @@ class DriverFollower:
             # Imported here: an agent without resources of DRA does not load the modules.
             from genplug.agent.driver_service import DriverService  # noqa: PLC0415
 
-            self._pools.ignore_claims()
             self._service = DriverService(
                 self._settings, self._host, self._paths, self._event_log, self._pools, self.hooks
             )

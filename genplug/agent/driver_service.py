@@ -203,6 +203,10 @@ class DriverService:
         """Return the IDs of the devices that claims hold, by resource."""
         return self._claims.devices if self._claims is not None else {}
 
+    def list_recorded(self) -> frozenset[tuple[str, str]]:
+        """Return the devices of prepared claims, and of those that are being prepared, by pool and device."""
+        return self._claims.results if self._claims is not None else frozenset()
+
     async def restore(self) -> str:
         """Read the claims of earlier processes, unless they are known; return the error, empty if there is none."""
         if self._claims is not None:

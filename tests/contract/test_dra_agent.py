@@ -314,6 +314,31 @@ async def test_device_of_a_claim_without_record_is_withheld_until_its_pod_has_en
         await kubelet.wait_for_list(X, healthy={"x0", "x1"})
 
 
+@pytest.mark.parametrize("starts", [1, 2])
+async def test_device_of_a_claim_with_a_damaged_record_is_withheld_until_its_pod_has_ended(
+    dra: DraNode, starts: int
+) -> None:
+    """DRA point 22."""
+    kubelet = dra.node.kubelet
+    async with dra.run_agent(X_BY_DRA):
+        await dra.wait_published(X, "x0", "x1")
+        damaged, intact = dra.allocate(1, X, "x0"), dra.allocate(2, X, "x1")
+        await dra.kubelet.prepare("first", damaged)
+        await dra.kubelet.prepare("second", intact)
+    dra.record(damaged).write_text("")
+    for number in range(starts):
+        config = X_BY_DEVICE_PLUGIN if number == starts - 1 else X_BY_DRA
+        async with dra.run_agent(config):
+            await dra.kubelet.wait_registered(DRIVER, 2 + number)
+            if config == X_BY_DEVICE_PLUGIN:
+                await kubelet.wait_for_list(X, lambda devices: devices.ids == {"x0", "x1"})
+                assert not any(message.devices.healthy for message in kubelet.messages(X))
+                await dra.kubelet.unprepare("second")
+                await kubelet.wait_for_list(X, healthy={"x1"})
+                await dra.kubelet.unprepare("first")
+                await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+
+
 async def test_status_that_is_read_during_an_evaluation_is_the_previous_status(
     dra: DraNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

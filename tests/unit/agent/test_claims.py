@@ -608,6 +608,23 @@ async def test_file_of_another_type_is_put_aside(node: ClaimNode) -> None:
     assert node.record(ONE, bad=True).is_symlink()
 
 
+async def test_damaged_record_that_cannot_be_moved_concerns_only_its_claim(node: ClaimNode) -> None:
+    """DRA point 14."""
+    first = await node.start()
+    await first.prepare(node.allocate(ONE, "x0"))
+    await first.prepare(node.allocate(TWO, "x1"))
+    node.record(ONE).write_text("")
+    (node.records / "bad").write_text("")
+    (node.records / "a.new").mkdir()
+    second = await node.start()
+    [report] = node.reports
+    assert isinstance(report, RecordDamaged)
+    assert report.path == str(node.record(ONE))
+    assert second.holdings == (DeviceHolding(TWO, POOL, "x1"),)
+    assert await second.prepare(ONE) == answer(ONE, "x0")
+    assert len((await node.start()).holdings) == 2
+
+
 async def test_number_of_damaged_records_is_limited(node: ClaimNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("genplug.agent.claim_files.MAX_DAMAGED_RECORDS", 2)
     await node.start()
