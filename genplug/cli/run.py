@@ -100,7 +100,8 @@ def add_host_options(parser: argparse.ArgumentParser) -> None:
         "--kubelet-dir",
         default="/var/lib/kubelet",
         metavar="DIR",
-        help="directory of the kubelet, from which the next two directories derive (default: /var/lib/kubelet)",
+        help="directory of the kubelet, from which the next two directories derive, and which has the sockets of the "
+        "driver and the records of claims for resources with 'serve: dra' (default: /var/lib/kubelet)",
     )
     _add_option(
         parser,
@@ -131,7 +132,7 @@ def add_host_options(parser: argparse.ArgumentParser) -> None:
         "--cdi-dir",
         default="/var/run/cdi",
         metavar="DIR",
-        help="directory on the host for the CDI files of 'inject: cdi' (default: /var/run/cdi)",
+        help="directory on the host for the CDI files of 'inject: cdi' and 'serve: dra' (default: /var/run/cdi)",
     )
     add_cdi_search_dirs(parser)
     add_node_name(parser)
