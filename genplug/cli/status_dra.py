@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from genplug.cli.output import Cell, Painted, Style, format_table, table_width
 from genplug.cli.status import JSON
-from genplug.observe.text import format_age, summarize_texts
+from genplug.observe.text import count_noun, format_age, summarize_texts
 
 _MAX_ROWS = 20
 """Claims in the table without ``-o wide``."""
@@ -18,7 +18,10 @@ def list_dra_lines(dra: JSON) -> Iterator[str]:
     if dra["registered"]:
         since = dra["registeredSince"]
         age = "" if since is None else f" for {format_age(since)}"
-        yield f"driver {dra['driver']}: registered{age}; ResourceSlices: {publisher['phase']}"
+        # The publisher writes the slices of the other resources.
+        refused = sum(bool(resource["refusal"]) for resource in dra["resources"])
+        exception = f", refused for {count_noun(refused, 'resource')}" if refused else ""
+        yield f"driver {dra['driver']}: registered{age}; ResourceSlices: {publisher['phase']}{exception}"
     else:
         yield Painted(f"driver {dra['driver']}: not registered: {dra['error']}", Style.ERROR)
     if publisher["error"]:

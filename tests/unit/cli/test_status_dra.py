@@ -70,6 +70,12 @@ def test_summary_has_the_errors_of_driver_and_publisher() -> None:
     assert list(list_dra_lines(refused.as_json())) == ["driver genplug.io: not registered: no handler"]
 
 
+def test_summary_counts_the_resources_whose_slices_are_refused() -> None:
+    refused = replace(DRA.resources[0], resource="example.com/fpga", refusal="too many devices")
+    driver, *_ = list_dra_lines(replace(DRA, phase="published", resources=(*DRA.resources, refused)).as_json())
+    assert driver.endswith("; ResourceSlices: published, refused for 1 resource")
+
+
 BRIEF = {"is_brief": True}
 GPU, SERIAL, GONE = "example.com/gpu", "example.com/serial", "example.com/gone"
 SERIAL_PUBLISHED = replace(DRA.resources[0], resource=SERIAL, pool=f"node-1/{SERIAL}")
