@@ -221,8 +221,9 @@ class PublisherState(Struct, frozen=True):
     ``pools`` are the wanted pools, None if no resource is served by Dynamic Resource Allocation. ``actual`` has the
     slices of the API server by name, None if they have to be listed. ``is_watching`` states that changes of them arrive
     since ``watch_since``. ``keeps_taints`` states that the API server has not dropped taints yet. ``was_away`` states
-    that it could not be reached since that was found: it may keep taints after an upgrade. ``refusals`` has the pools
-    that the API server refuses, by name. ``writes`` has the times of the last writes of each slice. ``in_flight`` is
+    that it could not be reached or ended a watch since that was found: it may keep taints after an upgrade.
+    ``refusals`` has the pools that the API server refuses, by name. ``writes`` has the times of the last writes of each
+    slice. ``in_flight`` is
     the write that was sent and is not answered yet. Nothing is sent before ``retry_at``, and ``error`` is the reason.
     ``changed_at`` is the time of the last change of the wanted pools, or of the registration if that was later.
     ``published`` has the pools that were published last, without those that were refused, and ``may_have_slices``
@@ -415,7 +416,8 @@ def _on_watch_ended(
         # Another failure has ended it already.
         return state, ()
     lasted = now - state.watch_since
-    ended = replace(state, is_watching=False, actual=None)
+    # A server that is upgraded ends its watches in order; another server answers the next request.
+    ended = replace(state, is_watching=False, actual=None, was_away=True)
     if isinstance(error, ApiError) and error.status == _GONE and lasted >= WRITE_SECONDS:
         return ended, ()
     if error is not None:
@@ -523,7 +525,9 @@ def _on_failed(
         notices = () if state.is_unsupported else (Notice(Event.DRA_UNSUPPORTED, text),)
         return replace(failed, is_unsupported=True, error=text, retry_at=now + UNSUPPORTED_SECONDS), notices
     failed = replace(failed, is_unsupported=False)
-    if isinstance(action, WriteSlice) and error.status not in _OF_ALL_WRITES:
+    # A conflict that remains after the slices were listed concerns one pool: a slice of another driver has its name.
+    is_lasting = error.status == _CONFLICT and state.failures > 0
+    if isinstance(action, WriteSlice) and (is_lasting or error.status not in _OF_ALL_WRITES):
         return _refuse(state, action.write, error, now, jitter)
     if error.status == _FORBIDDEN:
         text = _describe_refusal(error)
