@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from benchmarks import commands, core, files, fleet, footprint, health, latency, load, scale, work
+from msgspec.structs import replace
+
+from benchmarks import commands, core, dra, files, fleet, footprint, health, latency, load, scale, work
 from benchmarks.agent import as_installed
 from benchmarks.comparison import RULE, Record, compare_records, format_comparison, parse_record, read_record
 from benchmarks.figures import Figure, Samples, as_json, as_table, figures, machine, replace_figures
@@ -34,6 +36,14 @@ BENCHMARKS: Mapping[str, Callable[[Runs], Awaitable[Samples]]] = MappingProxyTyp
         "devices": scale.devices,
         "resources": scale.resources,
         "restarts": scale.restarts,
+        "dra-memory": dra.memory,
+        "dra-publish": dra.publish,
+        "dra-prepare": dra.prepare,
+        "dra-idle": dra.idle,
+        "dra-away": dra.away,
+        "dra-changes": dra.changes,
+        "dra-deletions": dra.deletions,
+        "dra-restart": dra.restart,
         "work": work.work,
         "scans": core.scans,
         "preferences": core.preferences,
@@ -65,6 +75,8 @@ def main() -> int:
         if arguments.quick or arguments.only or arguments.json or command:
             parser.error("with two files, --compare measures nothing; expected no other option")
         return _compare(*records)
+    if arguments.outage is not None and not 0 < arguments.outage < float("inf"):
+        parser.error(f"expected a positive number of seconds for --outage, found {arguments.outage:g}")
     if len(records) > 2 or (command and arguments.only):
         parser.error("expected at most two files for --compare, and --only or --peer, not both")
     conditions = machine()
@@ -99,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few runs: shows that everything works, not how fast")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=f"of: {', '.join(BENCHMARKS)}")
     parser.add_argument(
+        "--outage",
+        type=float,
+        metavar="SECONDS",
+        help=f"how long the API server is away in dra-away (default: {Runs().outage:g})",
+    )
+    parser.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
@@ -129,7 +147,10 @@ def _measure_alone(
     names = list(arguments.only or BENCHMARKS)
     if has_yardstick and "yardstick" not in names:
         names.insert(0, "yardstick")
-    found, failed = asyncio.run(_measured(names, QUICK if arguments.quick else Runs()))
+    runs = QUICK if arguments.quick else Runs()
+    if arguments.outage is not None:
+        runs = replace(runs, outage=arguments.outage)
+    found, failed = asyncio.run(_measured(names, runs))
     print(as_table(found))
     return as_json(found, conditions), failed
 

@@ -6,9 +6,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -107,10 +108,16 @@ class Agent(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def agent(node: Node, *flags: str, program: tuple[str, ...] = ("genplug",)) -> AsyncIterator[Agent]:
+async def agent(
+    node: Node,
+    *flags: str,
+    program: tuple[str, ...] = ("genplug",),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> AsyncIterator[Agent]:
     """Run an agent with the defaults of production, its log (JSON, level info) to a file.
 
-    ``program`` is another module that runs genplug, with its first arguments.
+    ``program`` is another module that runs genplug, with its first arguments. ``environment`` has variables in addition
+    to those of this process.
     """
     fake = node.fake
     where = {"--config": fake.config_dir, "--root": fake.root, "--kubelet-dir": fake.kubelet_dir}
@@ -119,7 +126,7 @@ async def agent(node: Node, *flags: str, program: tuple[str, ...] = ("genplug",)
         command += [flag, str(path)]
     with (fake.directory / "log").open("ab") as log:
         started = time.monotonic()
-        process = await asyncio.create_subprocess_exec(*command, stderr=log)
+        process = await asyncio.create_subprocess_exec(*command, stderr=log, env={**os.environ, **environment})
     try:
         yield Agent(process.pid, started)
     except TimeoutError as error:

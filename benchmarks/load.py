@@ -63,7 +63,7 @@ async def _measure_during(disturb: Callable[[], None], busy: Node, name: str, ru
     disturbing = asyncio.create_task(_repeat(disturb))
     try:
         for _ in range(runs.repeats):
-            add_percentiles(samples, name, await _time_in_process(busy, runs.calls // 3))
+            add_percentiles(samples, name, await time_in_process(busy, runs.calls // 3))
     finally:
         disturbing.cancel()
     return samples
@@ -75,8 +75,8 @@ async def _repeat(disturb: Callable[[], None]) -> None:
         await asyncio.sleep(_INTERVAL_SECONDS)
 
 
-async def _time_in_process(busy: Node, calls: int) -> list[float]:
-    """Return the seconds of calls that another process makes."""
+async def time_in_process(busy: Node, calls: int) -> list[float]:
+    """Return the seconds of calls of the last resource that another process makes."""
     socket = busy.fake.kubelet.plugin(busy.resources[-1]).socket
     requests = [request.hex() for request in draw_requests(busy, busy.resources[-1], 1, calls)]
     process = await asyncio.create_subprocess_exec(

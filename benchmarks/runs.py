@@ -4,7 +4,7 @@ from msgspec import Struct
 
 
 class Runs(Struct, frozen=True):
-    """Numbers of runs; ``settle`` and ``idle`` are seconds."""
+    """Numbers of runs; ``settle``, ``idle`` and ``outage`` are seconds."""
 
     starts: int = 12
     repeats: int = 3
@@ -23,6 +23,10 @@ class Runs(Struct, frozen=True):
     fleets: int = 2
     large_fleets: int = 1
     counts: int = 2
+    claims: int = 200
+    kubelet_restarts: int = 20
+    outages: int = 3
+    outage: float = 60.0
 
 
 QUICK = Runs(
@@ -43,4 +47,8 @@ QUICK = Runs(
     fleets=1,
     large_fleets=0,
     counts=1,
+    claims=20,
+    kubelet_restarts=2,
+    outages=1,
+    outage=5,
 )
