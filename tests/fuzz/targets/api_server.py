@@ -47,7 +47,7 @@ from tests.support.allocation import DeviceTree, build_resource, mark_unhealthy
 from tests.support.api_server import DRIVER, NODE, build_wanted, publish
 from tests.support.claims import POOL, allocate_device, build_claim, build_pool, refer
 
-_LIMIT_BYTES = 1024
+_LIMIT_BYTES = 512
 """The limit of an answer and of an event during the target of HTTP, so that inputs can reach it."""
 _LIST = Request("list", "resourceslices", "GET", "/apis")
 
@@ -120,9 +120,10 @@ def run_http(content: bytes) -> None:
         outcomes = [run(_read_answer(make_client(content, size=size))) for size in (1 << 16, 1, 7)]
         assert outcomes[0] == outcomes[1] == outcomes[2]
         watches = [run(_read_watch(make_client(content, size=size))) for size in (1 << 16, 1, 7)]
-        # The error of a part can hide the events of the same part.
-        longest = max(watches, key=len)
-        assert all(events == longest[: len(events)] for events in watches)
+        assert len({is_lost for _, is_lost in watches}) == 1
+        # An error of a piece can hide the events of the same piece.
+        longest = max((events for events, _ in watches), key=len)
+        assert all(events == longest[: len(events)] if is_lost else events == longest for events, is_lost in watches)
 
 
 @contextmanager
@@ -155,8 +156,8 @@ async def _read_answer(client: HttpClient) -> str:
     return text
 
 
-async def _read_watch(client: HttpClient) -> list[str]:
-    """Return the events of a watch before its end or error."""
+async def _read_watch(client: HttpClient) -> tuple[list[str], bool]:
+    """Return the events of a watch, and whether it ends with an error."""
     events: list[str] = []
     try:
         async with client.watch(_LIST, 60.0) as documents:
@@ -165,7 +166,8 @@ async def _read_watch(client: HttpClient) -> list[str]:
                 events.append(json.dumps(document))
     except (ApiError, UnreachableError) as error:
         assert str(error)
-    return events
+        return events, True
+    return events, False
 
 
 def list_answers() -> list[bytes]:
@@ -173,13 +175,15 @@ def list_answers() -> list[bytes]:
     events = [json.dumps({"type": "ADDED", "object": {"a": number}}).encode() for number in range(3)]
     chunks = [b"%x\r\n%s\r\n" % (len(part), part) for part in (events[0] + b"\n" + events[1], b"\n", events[2] + b"\n")]
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    nested = b'{"a":' * 150 + b"1" + b"}" * 150
+    nested = b'{"a":' + b"[" * 150 + b"]" * 150 + b"}"
+    large = b'{"a": "%s"}' % (b"x" * 6 * _LIMIT_BYTES)
     return [
         format_answer(b'{"items": [], "metadata": {"resourceVersion": "1"}}'),
         format_answer(nested),
         format_answer(b'{"a": 1e400, "b": %s}' % (b"9" * 400)),
         format_answer(b'{"a": "\xff\\ud800"}'),
-        format_answer(b" " * (_LIMIT_BYTES + 1)),
+        format_answer(large),
+        format_answer(events[0] + b"\n" + large + b"\n"),
         b"HTTP/1.1 404 Not Found\r\nRetry-After: 5\r\nContent-Length: %d\r\n\r\n%s" % (len(status), status.encode()),
         b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 103 Early Hints\r\n\r\n" + format_answer(b"{}"),

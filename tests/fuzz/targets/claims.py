@@ -1,6 +1,7 @@
 """Calls of the kubelet to the driver of Dynamic Resource Allocation, and the records of claims on the disk."""
 
 import asyncio
+import re
 import shutil
 from collections import Counter
 from functools import cache
@@ -45,28 +46,34 @@ def _make_runner() -> asyncio.Runner:
 
 @cache
 def _make_node() -> ClaimNode:
-    """Return a node whose API server has four claims, of which two have the same device."""
+    """Return a node with three devices."""
     node = ClaimNode(DeviceTree(scratch_directory("claims")))
     node.tree.make_healthy("x0", "x1", "x2")
     node.scan()
+    return node
+
+
+def _allocate_claims(node: ClaimNode) -> None:
+    node.documents = {}
     node.allocate(_CLAIMS[0], "x0")
     node.allocate(_CLAIMS[1], "x0", "x1")
     node.allocate(_CLAIMS[2], allocate_device("x0", admin=True), "x2")
     node.allocate(_CLAIMS[3])
-    return node
 
 
 def run_message(content: bytes) -> None:
     """Call a method of the driver; the first byte selects it, and the others are the message.
 
-    A claim is prepared before the call, and every claim is unprepared after it.
+    A claim is prepared before the call. From the selector 4 on, the API server has each claim that the message names.
     """
     selector = content[0] if content else 0
-    _make_runner().run(_call(_METHODS[selector % len(_METHODS)], content[1:]))
+    method = _METHODS[selector % len(_METHODS)]
+    _make_runner().run(_call(method, content[1:], is_known=selector >= len(_METHODS)))
 
 
-async def _call(method: str, content: bytes) -> None:
+async def _call(method: str, content: bytes, *, is_known: bool) -> None:
     node = _make_node()
+    _allocate_claims(node)
     for directory in (node.records, node.cdi):
         shutil.rmtree(directory, ignore_errors=True)
     claims = await node.start()
@@ -77,6 +84,10 @@ async def _call(method: str, content: bytes) -> None:
     methods = {**driver._service_methods(), **driver._registration_methods()}  # noqa: SLF001
     handler: Any = methods[method]
     request: Any = handler.request_deserializer(content) if handler.request_deserializer else content
+    if method in _METHODS[:2]:
+        assert len({claim.uid for claim in request}) == len(request)
+        for number, claim in enumerate(request if is_known else ()):
+            node.allocate(claim, f"x{2 - number % 3}")
     response: bytes = await handler.unary_unary(request, _Context())
     for report in reports:
         if isinstance(report, InternalErrorCaught):
@@ -89,7 +100,9 @@ async def _call(method: str, content: bytes) -> None:
         case "NodePrepareResources":
             prepared = pb.NodePrepareResourcesResponse.FromString(response).claims
             assert set(prepared) == {claim.uid for claim in request}
-            for result in prepared.values():
+            for uid, result in prepared.items():
+                # A UID becomes a part of file names.
+                assert result.error or re.fullmatch(r"[-A-Za-z0-9]{1,63}", uid)
                 assert not (result.error and result.devices)
                 assert len(result.error) <= MAX_ERROR_CHARACTERS
         case "NodeUnprepareResources":
@@ -124,7 +137,7 @@ def list_messages() -> list[bytes]:
         encode(0, 1, 2, 3),
         encode(0, 0),
         encode(2, 2, namespace="other"),
-        encode(2, uid="../../x"),
+        encode(2, uid="../x"),
         encode(2, uid=""),
         encode(2, uid="a" * 300),
         encode(2, uid="another"),
@@ -135,7 +148,7 @@ def list_messages() -> list[bytes]:
         registration_pb.RegistrationStatus(error="no handler registered"),
     ]
     return [
-        *(bytes([method]) + request for method in (0, 1) for request in requests),
+        *(bytes([selector]) + request for selector in (0, 1, 4) for request in requests),
         b"\2",
         *(b"\3" + status.SerializeToString() for status in statuses),
     ]
@@ -146,14 +159,19 @@ _RECORDS = [
     ClaimRecord(
         RECORD_VERSION,
         boot,
-        _CLAIMS[0],
+        claim,
         (
             RecordedDevice("gpu", POOL, "x0", "a.example/x", (f"{DRIVER}/claim={_UID}-gpu-x0",)),
             RecordedDevice("first/small", POOL, "x0-r1", "a.example/x", (), admin_access=is_admin),
         ),
         cdi,
     )
-    for boot, is_admin, cdi in ((BOOT, True, "{}\n"), (BOOT, False, None), ("another boot", False, "{}\n"))
+    for claim, boot, is_admin, cdi in (
+        (_CLAIMS[0], BOOT, True, "{}\n"),
+        (_CLAIMS[0], BOOT, False, None),
+        (_CLAIMS[0], "another boot", False, "{}\n"),
+        (_CLAIMS[1], BOOT, False, "{}\n"),
+    )
 ]
 
 
@@ -188,7 +206,10 @@ async def _use_record(node: ClaimNode, content: bytes) -> None:
     if claims.records:
         assert claims.holdings == record.holdings
         assert await claims.prepare(record.claim) == record.answer
-        assert node.cdi_file(record.claim).exists() == (record.cdi is not None)
+        if record.cdi is None:
+            assert not node.cdi_file(record.claim).exists()
+        else:
+            assert node.cdi_file(record.claim).read_bytes() == record.cdi.encode()
         restarted = await node.start()
         assert dict(restarted.records) == dict(claims.records)
     else:
