@@ -9,6 +9,7 @@ Allocate requests and from the pod-resources API of the kubelet.
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
 
 from genplug.agent.settings import Settings
 from genplug.agent.usage_poller import FIRST_POLL_PATIENCE_SECONDS
@@ -19,6 +20,9 @@ from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_uses
 from genplug.kubelet.reports import ClaimUse, DeviceUse
 from genplug.observe.events import Event, EventLog
 from genplug.spec.model import Resource
+
+ClaimName: TypeAlias = tuple[str, str]
+"""The namespace and the name of a ResourceClaim."""
 
 FIRST_POLL_SECONDS = 1.0
 """Seconds between two attempts to read the usage for the first time; until then, no device with aliases is offered."""
@@ -53,14 +57,16 @@ class AliasPools:
         """The times of allocations that the kubelet may not report yet: a resource can become a pool after them."""
         self.on_claims_changed: Callable[[], None] = lambda: None
         """Called when :meth:`find_claims` returns something else."""
-        self._follows_claims = True
-        """Whether the kubelet may report devices of claims that have no record."""
-        self._list_recorded: Callable[[], Iterable[tuple[str, str]]] | None = None
-        """Returns the devices of the claims with a record, by pool and device; None if there are no records."""
+        self._list_recorded: Callable[[], frozenset[ClaimName]] | None = None
+        """Returns the claims of which the driver has records; None before it has read them."""
+        self._claims_end = float("inf")
+        """When other claims are not followed any more unless one holds a device, in monotonic seconds."""
+        self._recorded: set[ClaimName] = set()
+        """The claims of which the driver has had records until then."""
         self._claimed: Pool | None = None
-        """The devices that claims without a record hold, by pool and device; None before the first response."""
-        self._claims: dict[tuple[str, str], str] = {}
-        """The claims that hold these devices, as text."""
+        """The devices that claims without records hold, by pool and device; None before the first response."""
+        self._claims: dict[tuple[str, str], ClaimName] = {}
+        """The claims that hold these devices."""
         self._wakeup = asyncio.Event()
         self._polling = asyncio.Lock()
         self._polled_at = float("-inf")
@@ -106,35 +112,64 @@ class AliasPools:
         return tuple(dict.fromkeys(used for used, _ in pool or ()))
 
     async def read_claims(self) -> None:
-        """Read from the kubelet which devices claims hold.
+        """Read from the kubelet which devices claims without records hold.
 
         Raises:
             CallError: the kubelet did not respond, or responded with an error.
         """
         if self._follows_claims:
+            recorded = self._get_recorded()
             uses = await list_uses(self._settings.pod_resources, DEADLINE_SECONDS)
-            self._record_claims(uses.claims, max_misses=None)
+            self._record_claims(uses.claims, recorded, max_misses=None)
+
+    @property
+    def claims(self) -> Mapping[tuple[str, str], ClaimName]:
+        """The claims without records that hold devices, by pool and device, as the kubelet reports them.
+
+        The kubelet does not report whether a claim has admin access, so that devices of such a claim are included.
+        """
+        return self._claims
 
     def find_claims(self, names: Iterable[str]) -> Mapping[str, str]:
-        """Return the claims that hold devices of a resource with these names, as text by the ID of the grant.
-
-        They are those that the kubelet reports, without those that have a record.
-        """
-        if not self._claimed:
+        """Return these claims that hold devices of a resource with these names, as text by the ID of the grant."""
+        if not self._claims:
             return {}
         # Imported here: an agent without claims does not load the module.
         from genplug.allocation.slices import pool_name  # noqa: PLC0415
 
         # All pools of pods of this node have its name.
         ends = tuple(pool_name("", name) for name in names)
-        return {device: self._claims[pool, device] for pool, device in self._claimed if pool.endswith(ends)}
+        return {
+            device: f"the ResourceClaim {'/'.join(claim)}"
+            for (pool, device), claim in self._claims.items()
+            if pool.endswith(ends)
+        }
 
-    def ignore_recorded(self, list_recorded: Callable[[], Iterable[tuple[str, str]]]) -> None:
-        """Follow only claims without a record, until the kubelet reports none; a record can be lost or damaged.
+    def exclude_claims(self, list_recorded: Callable[[], frozenset[ClaimName]]) -> None:
+        """Follow only claims of which the driver has no record; ``list_recorded`` returns those with a record.
 
-        The function returns the devices of the claims with a record, by pool and device.
+        A record can be lost while pods run. All claims that are prepared from now on have records, so that other claims
+        are followed only until the kubelet has reported all pods from before, and none of them holds a device.
         """
-        self._list_recorded = list_recorded
+        self._list_recorded, self._claims_end = list_recorded, time.monotonic() + self._grace_seconds
+        self._wakeup.set()
+
+    def forget_claim(self, namespace: str, name: str) -> None:
+        """Forget a claim that the driver has prepared or unprepared, before the kubelet reports that."""
+        if not self._follows_claims:
+            return
+        self._recorded.add((namespace, name))
+        self._set_claims(
+            {key: held for key, held in (self._claimed or {}).items() if self._claims[key] != (namespace, name)}
+        )
+
+    @property
+    def _follows_claims(self) -> bool:
+        """Whether the kubelet may report claims without records."""
+        return self._claimed is None or bool(self._claimed) or time.monotonic() < self._claims_end
+
+    def _get_recorded(self) -> frozenset[ClaimName]:
+        return self._list_recorded() if self._list_recorded is not None else frozenset()
 
     def record_allocation(self, name: str, ids: Iterable[str]) -> None:
         """Record an Allocate response, before the next request is answered."""
@@ -207,15 +242,21 @@ class AliasPools:
 
     def _needs_claims(self) -> bool:
         """Return whether a poll is needed for claims."""
-        return self._follows_claims and (self._claimed is None or bool(self._claimed))
+        return self._claimed is None or bool(self._claimed) or self._awaits_claims
 
     def _poll_interval(self) -> float | None:
         """Return the seconds until the next poll; None if no poll is needed."""
         if any(names[0] not in self._pools for names in self._names.values()):
             return FIRST_POLL_SECONDS if self._error else 0.0
-        if self._follows_claims and self._claimed is None:
+        if self._claimed is None:
             return self._settings.poll_seconds
-        return self._settings.drain_seconds if any(self._pools.values()) or self._claimed else None
+        is_needed = any(self._pools.values()) or self._claimed or self._awaits_claims
+        return self._settings.drain_seconds if is_needed else None
+
+    @property
+    def _awaits_claims(self) -> bool:
+        """Whether a kubelet that has started may not have reported all claims without records yet."""
+        return self._list_recorded is not None and time.monotonic() < self._claims_end
 
     def _report_error(self, error: str) -> None:
         if self._names and error != self._error:
@@ -227,33 +268,39 @@ class AliasPools:
             self._event_log.emit(Event.POD_RESOURCES_UNAVAILABLE, text)
 
     async def _poll(self, max_misses: int | None) -> None:
-        started_at = time.monotonic()
+        started_at, recorded = time.monotonic(), self._get_recorded()
         uses = await list_uses(self._settings.pod_resources, DEADLINE_SECONDS)
         self._polled_at = started_at
         if self._follows_claims:
-            self._record_claims(uses.claims, max_misses)
+            self._record_claims(uses.claims, recorded, max_misses)
         self._record_uses(uses.devices, max_misses)
 
-    def _record_claims(self, uses: Iterable[ClaimUse], max_misses: int | None) -> None:
+    def _record_claims(self, uses: Iterable[ClaimUse], recorded: frozenset[ClaimName], max_misses: int | None) -> None:
+        """Record the claims that a response has, except those with records before or after the request."""
+        known = recorded | self._get_recorded() | self._recorded
+        is_ended = time.monotonic() >= self._claims_end
         held = {
-            (device.pool, device.device): f"the ResourceClaim {use.namespace}/{use.claim}"
+            key: (use.namespace, use.claim)
             for use in uses
+            if (use.namespace, use.claim) not in known
             for device in use.devices
-            if device.driver == self._settings.dra_driver
+            for key in [(device.pool, device.device)]
+            if device.driver == self._settings.dra_driver and (not is_ended or key in self._claims)
         }
-        for key in self._list_recorded() if self._list_recorded is not None else ():
-            held.pop(key, None)
+        if is_ended:
+            self._recorded.clear()
         used: dict[str, set[str]] = {}
         for pool, device in held:
             used.setdefault(pool, set()).add(device)
         previous = self._claimed or {}
-        self._claimed = record_usage(previous, used, used, time.monotonic(), self._grace_seconds, max_misses)
-        self._claims = {key: (self._claims | held)[key] for key in self._claimed}
-        is_changed = self._claimed.keys() != previous.keys()
-        if self._list_recorded is not None and not self._claimed:
-            # All further claims get a record.
-            self._follows_claims, self._claimed = False, None
-        if is_changed:
+        after = record_usage(previous, used, used, time.monotonic(), self._grace_seconds, max_misses)
+        self._claims |= held
+        self._set_claims(after)
+
+    def _set_claims(self, after: Pool) -> None:
+        previous = self._claimed or {}
+        self._claimed, self._claims = after, {key: self._claims[key] for key in after}
+        if after.keys() != previous.keys():
             self.on_claims_changed()
 
     def _record_uses(self, uses: Iterable[DeviceUse], max_misses: int | None) -> None:

@@ -112,6 +112,7 @@ class ClaimInputs(Struct, frozen=True):
     ``is_scanned`` returns whether all pools are known. ``refresh`` reads from the kubelet which devices
     pods use by the device plugin API, so that the pools have them; it raises CallError if the kubelet does not respond.
     ``on_reserved`` gets the name of a resource and the IDs of its devices that a claim is being prepared for.
+    ``unrecorded`` returns the devices of claims whose records were lost, which have no UID.
     """
 
     source: ClaimSource
@@ -120,13 +121,13 @@ class ClaimInputs(Struct, frozen=True):
     refresh: Callable[[], Awaitable[None]]
     is_scanned: Callable[[], bool] = lambda: True
     on_reserved: Callable[[str, Iterable[str]], None] = lambda _resource, _ids: None
+    unrecorded: Callable[[], tuple[DeviceHolding, ...]] = tuple
 
 
 class _Reservation(Struct, frozen=True):
-    """The devices of a claim: those that it has exclusively, and all of them by pool and by resource."""
+    """The devices of a claim: those that it has exclusively, and all of them by resource."""
 
     holdings: tuple[DeviceHolding, ...]
-    results: tuple[tuple[str, str], ...]
     devices: Mapping[str, tuple[str, ...]]
 
 
@@ -181,13 +182,6 @@ class Claims:
         held = [record.holdings for uid, record in self._records.items() if uid not in self._reserved]
         reserved = [reservation.holdings for reservation in self._reserved.values()]
         return tuple(holding for holdings in (*held, *reserved) for holding in holdings)
-
-    @property
-    def results(self) -> frozenset[tuple[str, str]]:
-        """The devices of prepared claims, and of those that are being prepared, by pool and device."""
-        recorded = ((device.pool, device.device) for record in self._records.values() for device in record.devices)
-        reserved = (result for reservation in self._reserved.values() for result in reservation.results)
-        return frozenset((*recorded, *reserved))
 
     @property
     def devices(self) -> Mapping[str, frozenset[str]]:
@@ -283,7 +277,8 @@ class Claims:
             await self._refresh_uses(claim)
             try:
                 is_scanned = self._inputs.is_scanned()
-                grants = select_grants(claim, results, self._inputs.pools(), self.holdings, is_scanned=is_scanned)
+                holdings = (*self.holdings, *self._inputs.unrecorded())
+                grants = select_grants(claim, results, self._inputs.pools(), holdings, is_scanned=is_scanned)
             except DeviceHeldError as error:
                 self._suspect(error.holder)
                 raise
@@ -354,8 +349,7 @@ class Claims:
         for grant in grants:
             devices.setdefault(grant.resource, []).append(grant.grant.id)
         reserved = {resource: tuple(ids) for resource, ids in devices.items()}
-        keys = tuple((result.pool, result.device) for result in results)
-        self._reserved[claim.uid] = _Reservation(list_holdings(claim, results), keys, reserved)
+        self._reserved[claim.uid] = _Reservation(list_holdings(claim, results), reserved)
         for resource, ids in reserved.items():
             self._inputs.on_reserved(resource, ids)
 

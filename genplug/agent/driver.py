@@ -129,13 +129,26 @@ class DriverFollower:
 
     def find_claims(self, names: Iterable[str]) -> Mapping[str, str]:
         """Return the claims that hold devices of a resource with these names, as text by grant ID."""
-        names = tuple(names)
-        recorded = self._service.find_claims(names) if self._service is not None else {}
-        return {**self._pools.find_claims(names), **recorded}
+        unrecorded = self._pools.find_claims(names)
+        return unrecorded if self._service is None else {**unrecorded, **self._service.find_claims(names)}
 
     def list_held(self) -> Mapping[str, frozenset[str]]:
         """Return the IDs of the devices that claims hold, by resource."""
-        return self._service.list_held() if self._service is not None else {}
+        held = self._service.list_held() if self._service is not None else {}
+        unrecorded: dict[str, set[str]] = {}
+        for pool, device in self._pools.claims:
+            # The name of a pool ends with that of its resource, unless that is not a DNS name.
+            resource = "/".join(pool.rsplit("/", 2)[1:])
+            unrecorded.setdefault(resource, set()).add(device)
+        return {name: held.get(name, frozenset()) | unrecorded.get(name, set()) for name in held.keys() | unrecorded}
+
+    def on_claims_reported(self) -> None:
+        """Withhold the devices of claims without records, as the kubelet has reported them."""
+        if self._service is not None:
+            self._service.on_claims_reported()
+        else:
+            self._wakeup.set()
+            self.hooks.on_claims_changed()
 
     async def restore(self) -> None:
         """Return when the claims of earlier processes are known. The directory of the kubelet is locked.
@@ -148,9 +161,8 @@ class DriverFollower:
                 self.error = error
                 await asyncio.sleep(RETRY_SECONDS)
             self.error = ""
-            self._pools.ignore_recorded(self._create_service().list_recorded)
-        # An agent whose resources were served by claims before can be without the directory of their records, and a
-        # record can be damaged. If the kubelet does not respond, the pools poll again.
+        # Records can be lost, and an agent whose resources were served by claims before can be without their directory.
+        # If the kubelet does not respond, the pools poll again.
         with suppress(CallError, TimeoutError):
             async with asyncio.timeout(FIRST_POLL_PATIENCE_SECONDS):
                 await self._pools.read_claims()
@@ -161,9 +173,10 @@ class DriverFollower:
         """Run the driver while it is needed, until cancelled."""
         while True:
             self._wakeup.clear()
-            if self._settings.node_name is not None and (self._offers or self._service is not None):
+            if self._settings.node_name is not None and (
+                self._offers or self._service is not None or self._has_unrecorded_claims()
+            ):
                 service = self._create_service()
-                self._pools.ignore_recorded(service.list_recorded)
                 service.update(self._offers, is_complete=self._is_complete)
                 if await service.run():
                     self._service = None
@@ -174,6 +187,14 @@ class DriverFollower:
                     self._event_log.emit(Event.DRA_ENDED, text, driver=self._settings.dra_driver)
             else:
                 await self._wakeup.wait()
+
+    def _has_unrecorded_claims(self) -> bool:
+        """Return whether there are claims that only the driver can unprepare, and a directory for its socket.
+
+        The pods of a claim end only after the driver has unprepared it. Without resources of DRA, the agent may have no
+        directory for the driver.
+        """
+        return bool(self._pools.claims) and self._records.parent.is_dir()
 
     def _create_service(self) -> "DriverService":
         if self._service is None:

@@ -195,17 +195,24 @@ class DriverService:
         pools = {pool_name(self._node, name) for name in names}
         return {held.device: f"the ResourceClaim {held.claim}" for held in self._holdings if held.pool in pools}
 
+    def on_claims_reported(self) -> None:
+        """Withhold the devices of claims without records, as the kubelet has reported them."""
+        self._on_claims_changed()
+
     @property
     def _holdings(self) -> tuple[DeviceHolding, ...]:
-        return self._claims.holdings if self._claims is not None else ()
+        return (*(self._claims.holdings if self._claims is not None else ()), *self._list_unrecorded())
+
+    def _list_unrecorded(self) -> tuple[DeviceHolding, ...]:
+        """Return the devices of claims that only the kubelet knows, without their UIDs."""
+        return tuple(
+            DeviceHolding(ClaimReference(namespace, name, ""), pool, device)
+            for (pool, device), (namespace, name) in self._users.claims.items()
+        )
 
     def list_held(self) -> Mapping[str, frozenset[str]]:
         """Return the IDs of the devices that claims hold, by resource."""
         return self._claims.devices if self._claims is not None else {}
-
-    def list_recorded(self) -> frozenset[tuple[str, str]]:
-        """Return the devices of prepared claims, and of those that are being prepared, by pool and device."""
-        return self._claims.results if self._claims is not None else frozenset()
 
     async def restore(self) -> str:
         """Read the claims of earlier processes, unless they are known; return the error, empty if there is none."""
@@ -221,6 +228,7 @@ class DriverService:
                 self._users.refresh,
                 lambda: bool(self._is_complete),
                 self._hooks.on_reserved,
+                self._list_unrecorded,
             )
             claims = Claims(files, self._calls, inputs, self._on_report)
             await claims.restore()
@@ -230,8 +238,13 @@ class DriverService:
                 log_driver_report(self._event_log, DriverNotServing(self._name, str(error), RETRY_SECONDS))
             return str(error)
         self._claims, self._reported = claims, set(claims.records)
+        self._users.exclude_claims(self._list_recorded)
         self._on_claims_changed()
         return ""
+
+    def _list_recorded(self) -> frozenset[tuple[str, str]]:
+        records = self._claims.records.values() if self._claims is not None else ()
+        return frozenset((record.claim.namespace, record.claim.name) for record in records)
 
     async def run(self) -> bool:
         """Serve until no resource is left, its slices are deleted, and no claim is prepared.
@@ -264,7 +277,8 @@ class DriverService:
             # Without a wakeup while there are resources, which is nearly always.
             due = float("inf") if self._offers else time.monotonic() + DRAIN_CHECK_SECONDS
             await self._offers_changed.sleep_until(due)
-            if self._offers or self._is_complete is None or self._claims is None or not self._claims.is_empty:
+            has_claims = self._claims is None or not self._claims.is_empty or bool(self._users.claims)
+            if self._offers or self._is_complete is None or has_claims:
                 empty_since = None
                 continue
             empty_since = time.monotonic() if empty_since is None else empty_since
@@ -336,6 +350,8 @@ class DriverService:
 
     def _on_report(self, report: DriverReport) -> None:
         log_driver_report(self._event_log, report)
+        if isinstance(report, ClaimAnswered) and report.code is None:
+            self._users.forget_claim(report.claim.namespace, report.claim.name)
         match report:
             case DriverRegistered():
                 self._registered_at = time.time()

@@ -84,8 +84,8 @@ class Offers:
         """The allocations whose lines are not in the log yet."""
         self._calls = BlockingCalls(paths, on_return=self._retry)
         self.pools = AliasPools(settings, event_log, self._on_usage_change, self._offer_pending)
-        self.pools.on_claims_changed = self._on_claims_changed
         self.driver = DriverFollower(settings, host, paths, event_log, self.pools)
+        self.pools.on_claims_changed = self.driver.on_claims_reported
         self.driver.hooks.on_claims_changed = self._on_claims_changed
         self.cdi = CdiOffers(settings, host, self._calls, event_log, self._on_cdi_ready)
         self.endpoints = Endpoints(settings, event_log, self._build_backend, self._on_report, self.cdi.remove)

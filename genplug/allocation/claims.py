@@ -215,7 +215,7 @@ def select_grants(
     Raises:
         ClaimError: a device is not on this node, is in use, or is unhealthy.
     """
-    holders = {(held.pool, held.device): held.claim for held in holdings if held.claim.uid != claim.uid}
+    holders = {(held.pool, held.device): held.claim for held in holdings if not held.claim.is_same(claim)}
     taken: set[tuple[str, str]] = set()
     grants: list[ClaimGrant] = []
     for result in results:
@@ -255,9 +255,10 @@ def find_former_holdings(
 
 
 def _held_error(claim: ClaimReference, holder: ClaimReference, what: str) -> DeviceHeldError:
+    uid = f" (UID {holder.uid})" if holder.uid else ""
     reason = (
-        f"{what} is still prepared for the ResourceClaim {holder} (UID {holder.uid}); it becomes free when the pod of "
-        "that claim has ended"
+        f"{what} is still prepared for the ResourceClaim {holder}{uid}; it becomes free when the pod of that claim has "
+        "ended"
     )
     return DeviceHeldError(claim, holder, reason)
 
@@ -331,7 +332,7 @@ def _select_grant(claim: ClaimReference, result: DeviceResult, pool: ClaimPool) 
         reason = f"{what} is in use by {user}, which got it by the device plugin API; it becomes free with that pod"
         raise ClaimError(ClaimErrorCode.DEVICE_IN_USE, claim, reason)
     holder = pool.held.get(grant.id)
-    if holder is not None and holder.uid != claim.uid and not result.has_admin_access:
+    if holder is not None and not holder.is_same(claim) and not result.has_admin_access:
         raise _held_error(claim, holder, what)
     if not grant.healthy and not _is_tolerated(result, published):
         raise ClaimError(

@@ -31,11 +31,20 @@ class ProgramRun(Struct, frozen=True):
 
 
 class ClaimReference(Struct, frozen=True):
-    """A ResourceClaim, as the kubelet names it in its calls. Another claim of that name has another ``uid``."""
+    """A ResourceClaim, as the kubelet names it in its calls. Another claim of that name has another ``uid``.
+
+    The ``uid`` is empty for a claim that is known from the pod-resources API only, which does not have it.
+    """
 
     namespace: str
     name: str
     uid: str
+
+    def is_same(self, other: "ClaimReference") -> bool:
+        """Return whether another reference is to this claim; without a UID, the names decide."""
+        if self.uid and other.uid:
+            return self.uid == other.uid
+        return (self.namespace, self.name) == (other.namespace, other.name)
 
     def __str__(self) -> str:
         """Return for example ``default/my-claim``."""

@@ -272,7 +272,7 @@ async def test_device_of_a_claim_by_a_former_configuration_is_withheld_until_it_
         await dra.server.wait_for(lambda: not dra.server.slices())
     async with dra.run_agent() as agent:
         await dra.kubelet.wait_registered(DRIVER, 2)
-        await wait_for_status(agent, lambda status: status.dra is not None and bool(status.dra.resources))
+        await wait_for_status(agent, lambda status: held in str(status.dra))
         assert agent.status.dra is not None
         [published] = agent.status.dra.resources
         assert {note.text for note in published.left_out} == {held}
@@ -337,6 +337,79 @@ async def test_device_of_a_claim_with_a_damaged_record_is_withheld_until_its_pod
                 await kubelet.wait_for_list(X, healthy={"x1"})
                 await dra.kubelet.unprepare("first")
                 await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+
+
+def lose_records(dra: DraNode) -> None:
+    """Remove the records of claims, as from an emptied directory of the driver."""
+    for path in (dra.node.kubelet_dir / "plugins" / DRIVER / "claims").iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize("y", ["devicePlugin", "dra"])
+async def test_lost_record_frees_no_device_for_the_device_plugin_api(dra: DraNode, y: str) -> None:
+    """DRA point 22. The driver runs until the claim is unprepared, also without a resource of its own."""
+    kubelet = dra.node.kubelet
+    async with dra.run_agent(X_BY_DRA):
+        await dra.wait_published(X, "x0", "x1")
+        await dra.kubelet.prepare("pod", dra.allocate(1, X, "x1"))
+    lose_records(dra)
+    async with dra.run_agent(build_serve_config(x="devicePlugin", y=y)):
+        await kubelet.wait_for_list(X, healthy={"x0"})
+        await dra.kubelet.wait_registered(DRIVER, 2)
+        assert {message.devices.healthy for message in kubelet.messages(X)} == {frozenset({"x0"})}
+        await dra.kubelet.unprepare("pod")
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+
+
+async def test_lost_record_frees_no_device_for_another_claim(dra: DraNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Only the event of the kubelet frees the device.
+    monkeypatch.setattr(alias_pools, "GRACE_POLLS", 1000)
+    async with dra.run_agent(X_BY_DRA):
+        await dra.wait_published(X, "x0", "x1")
+        first = dra.allocate(1, X, "x1")
+        await dra.kubelet.prepare("pod", first)
+    lose_records(dra)
+    async with dra.run_agent():
+        await dra.kubelet.wait_registered(DRIVER, 2)
+        second = dra.allocate(2, X, "x1")
+        with pytest.raises(DraError, match="is still prepared for the ResourceClaim default/claim-1; it becomes free"):
+            await dra.kubelet.prepare("other", second)
+        # A kubelet that has started prepares the claims of its pods again, which gives them records.
+        await dra.kubelet.restart()
+        await dra.kubelet.wait_registered(DRIVER, 3)
+        await dra.kubelet.prepare("pod", first)
+        assert dra.record(first).exists()
+        await dra.kubelet.unprepare("pod")
+        await dra.kubelet.prepare("other", second)
+
+
+async def test_lost_record_frees_no_device_under_a_new_name_of_its_resource(dra: DraNode) -> None:
+    async with dra.run_agent(X_BY_DRA):
+        await dra.wait_published(X, "x0", "x1")
+        await dra.kubelet.prepare("pod", dra.allocate(1, X, "x1"))
+    lose_records(dra)
+    async with dra.run_agent(X_BY_DRA.replace("example.com/x: {", "example.com/new: {aliases: [example.com/x], ")):
+        await dra.wait_published("example.com/new", "x0")
+        await dra.kubelet.unprepare("pod")
+        await dra.wait_published("example.com/new", "x0", "x1")
+
+
+async def test_hardware_of_a_claim_without_record_gets_no_other_device_id(dra: DraNode) -> None:
+    config = X_BY_DRA.replace("/dev/x*", "/dev/by-id/*")
+    dra.node.link("/dev/by-id/first", "/dev/x0")
+    async with dra.run_agent(config):
+        await dra.server.wait_for(lambda: len(dra.devices(X)) == 1)
+        [first] = dra.devices(X)
+        await dra.kubelet.prepare("pod", dra.allocate(1, X, first))
+    lose_records(dra)
+    async with dra.run_agent() as agent:
+        await dra.kubelet.wait_registered(DRIVER, 2)
+        entries = record_events(agent)
+        dra.node.unplug("/dev/by-id/first")
+        dra.node.link("/dev/by-id/second", "/dev/x0")
+        await next_event(entries, Event.DEVICE_WITHHELD)
+        await dra.kubelet.unprepare("pod")
+        await dra.server.wait_for(lambda: any("second" in name for name in dra.devices(X)))
 
 
 async def test_status_that_is_read_during_an_evaluation_is_the_previous_status(
