@@ -408,6 +408,10 @@ async def test_hardware_of_a_claim_without_record_gets_no_other_device_id(dra: D
         dra.node.unplug("/dev/by-id/first")
         dra.node.link("/dev/by-id/second", "/dev/x0")
         await next_event(entries, Event.DEVICE_WITHHELD)
+        # The agent asks the kubelet after 0.5 s whether the device is free, and for the pools every 0.1 s.
+        polls = dra.node.kubelet.pod_lists
+        await dra.node.kubelet.wait_for(lambda: dra.node.kubelet.pod_lists >= polls + 12)
+        assert not dra.devices(X) or first in dra.devices(X)
         await dra.kubelet.unprepare("pod")
         await dra.server.wait_for(lambda: any("second" in name for name in dra.devices(X)))
 
