@@ -553,12 +553,13 @@ def _refuse(
     The slices are not listed again: the watch sends the change if the write had its effect nevertheless.
     """
     name = _pool_of(write)
-    pool = write.pool if not isinstance(write, DeleteSlice) and error.status in _INVALID else None
+    is_invalid = error.status in _INVALID and not error.is_denied
+    pool = write.pool if not isinstance(write, DeleteSlice) and is_invalid else None
     previous = state.refusals.get(name)
     failures = 1 if previous is None else previous.failures + 1
     if pool is not None:
         pause = REFUSED_SECONDS
-    elif error.status == _FORBIDDEN:
+    elif error.status == _FORBIDDEN or error.is_denied:
         pause = FORBIDDEN_SECONDS
     else:
         pause = max(_find_pause(failures - 1, jitter, MAX_RETRY_SECONDS), error.retry_after or 0.0)
@@ -577,9 +578,14 @@ def _refuse(
 
 
 def _describe_refusal(error: ApiError) -> str:
-    if error.status != _FORBIDDEN:
-        return str(error)
-    return f"{error}. Grant the verbs of the chart to the service account, or correct the admission policy"
+    if error.is_denied:
+        return (
+            f"{error}. Correct this admission policy or webhook: it must allow the service account of the agent to "
+            "write the ResourceSlices of its node and driver"
+        )
+    if error.status == _FORBIDDEN:
+        return f"{error}. Grant the verbs of the chart to the service account: 'helm upgrade' restores them"
+    return str(error)
 
 
 def _away_notices(state: PublisherState, text: str) -> tuple[Notice, ...]:

@@ -1,5 +1,6 @@
 """The errors of requests to the API server."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,10 @@ from genplug.spec.json_text import parse_json
 MAX_RETRY_SECONDS = 600.0
 """The longest pause that an answer can request."""
 _MAX_MESSAGE_CHARACTERS = 2048
+_DENIAL = re.compile(
+    r"\bValidatingAdmissionPolicy '.{1,253}' (?:with binding '.{1,253}' )?denied request\b"
+    r'|\badmission webhook ".{1,253}" denied the request\b'
+)
 
 
 class UnreachableError(OSError):
@@ -47,6 +52,16 @@ class ApiError(Exception):
         self.message = message
         self.retry_after = retry_after
         self.is_path_unknown = is_path_unknown
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether an admission policy or webhook denied the request; the message names it.
+
+        The status is 422 for a ValidatingAdmissionPolicy, 403 if its validation has ``reason: Forbidden``, and any
+        status for a webhook (k8s.io/apiserver, pkg/admission/plugin/policy/validating/dispatcher.go and
+        pkg/admission/plugin/webhook/errors/statuserror.go).
+        """
+        return _DENIAL.search(self.message) is not None
 
     def __str__(self) -> str:
         text = self.message or self.reason or "no reason"

@@ -371,6 +371,37 @@ def test_forbidden_requests_are_repeated_at_most_twice_a_minute_dra_18(simulatio
     assert "no rights. Grant the verbs of the chart to the service account" in notice.text
 
 
+@pytest.mark.parametrize("status", [403, 422])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "slices \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: other driver",
+        "ValidatingAdmissionPolicy 'p' denied request: other driver",
+        'admission webhook "w.example.com" denied the request: other driver',
+    ],
+)
+def test_denial_of_an_admission_policy_is_retried_like_missing_rights(
+    simulation: Simulation, status: int, message: str
+) -> None:
+    error = ApiError("create resourceslices/a", status, reason="Invalid", message=message)
+    simulation.fail = lambda action: error if isinstance(action, WriteSlice) else None
+    simulation.start(publish(3))
+    (notice,) = simulation.notices
+    assert "other driver. Correct this admission policy or webhook: it must allow" in notice.text
+    found = build_status(simulation.state, simulation.now)
+    # A policy concerns all resources, and not the content of this one.
+    assert (found.error, found.retry_seconds) == (found.pools[0].refusal, 60.0)
+    simulation.fail = lambda _action: None
+    simulation.run(61)
+    assert len(simulation.slices) == 1
+
+
+def test_invalid_slice_is_no_denial() -> None:
+    assert not ApiError(
+        "create", 422, reason="Invalid", message="spec.devices[0].name: Invalid value: denied"
+    ).is_denied
+
+
 def test_pause_that_the_server_requests_is_kept(simulation: Simulation) -> None:
     error = ApiError("list", 429, retry_after=17)
     simulation.fail = lambda action: error if isinstance(action, ListSlices) else None
