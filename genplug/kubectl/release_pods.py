@@ -28,6 +28,8 @@ _PURPOSES = {
     "udev-data": "properties of devices, such as the capabilities of cameras",
     "device-plugins": "the sockets of the agent and the registration socket of the kubelet",
     "pod-resources": "the devices that pods use",
+    "plugins-registry": "the socket by which the kubelet finds the DRA driver",
+    "dra-driver": "the socket of the DRA driver, and the records of prepared claims",
     "cdi": "the CDI files that the agent writes",
     "audit": "the audit log that the agent writes",
 }
