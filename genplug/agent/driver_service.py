@@ -17,7 +17,7 @@ from genplug.agent.claim_source import ApiClaimSource
 from genplug.agent.claims import ClaimInputs, Claims
 from genplug.agent.driver import RETRY_SECONDS, DriverHooks
 from genplug.agent.publisher import Publisher
-from genplug.agent.publisher_state import Phase, PoolStatus, PublisherStatus, Registration
+from genplug.agent.publisher_state import UNSUPPORTED_KUBELET, Phase, PoolStatus, PublisherStatus, Registration
 from genplug.agent.settings import Settings
 from genplug.agent.supervision import Supervised
 from genplug.agent.wakeup import Wakeup
@@ -165,6 +165,8 @@ class DriverService:
         if self._users.users(name) is None:
             return _UNKNOWN_USERS
         driver = self._get_driver_status()
+        if self._registration is Registration.UNSUPPORTED:
+            return UNSUPPORTED_KUBELET
         if not driver.is_registered:
             return f"the driver {self._name} is not registered: {driver.error or 'it has not started yet'}"
         publisher = self._get_publisher_status()
@@ -354,8 +356,7 @@ class DriverService:
             self._users.forget_claim(report.claim.namespace, report.claim.name)
         match report:
             case DriverRegistered():
-                self._registered_at = time.time()
-                self._set_registration(Registration.REGISTERED)
+                self._set_registration(Registration.REGISTERED, time.time())
             case DriverRefused(_, error, _):
                 is_unsupported = _NO_HANDLER in error
                 self._set_registration(Registration.UNSUPPORTED if is_unsupported else Registration.WAITING)
@@ -382,10 +383,9 @@ class DriverService:
         for resource, ids in devices.items():
             self._hooks.on_prepared(resource, ids)
 
-    def _set_registration(self, registration: Registration) -> None:
+    def _set_registration(self, registration: Registration, registered_at: float | None = None) -> None:
         self._registration = registration
-        if registration is not Registration.REGISTERED:
-            self._registered_at = None
+        self._registered_at = registered_at
         if self._publisher is not None:
             self._publisher.set_registration(registration)
 

@@ -74,6 +74,12 @@ class Phase(StrEnum):
     DRAIN = "deleting slices"
 
 
+UNSUPPORTED_KUBELET = (
+    "the kubelet does not support drivers of Dynamic Resource Allocation: upgrade Kubernetes to 1.34 or later"
+)
+"""The error of a kubelet that has no handler for drivers."""
+
+
 class Registration(StrEnum):
     """The registration of the driver with the kubelet."""
 
@@ -405,8 +411,7 @@ def _on_registration(state: PublisherState, registration: Registration) -> tuple
     changed = replace(state, registration=registration)
     if registration is not Registration.UNSUPPORTED or state.registration is registration:
         return changed, ()
-    text = "the kubelet does not support drivers of Dynamic Resource Allocation: upgrade Kubernetes to 1.34 or later"
-    return changed, (Notice(Event.DRA_UNSUPPORTED, text),)
+    return changed, (Notice(Event.DRA_UNSUPPORTED, UNSUPPORTED_KUBELET),)
 
 
 def _on_watch_ended(

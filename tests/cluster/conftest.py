@@ -10,14 +10,18 @@ import pytest
 from tests.cluster import images
 from tests.cluster.cluster import Cluster
 from tests.cluster.machine import Machine
-from tests.cluster.node import Node
+from tests.cluster.node import Node, read_minor
 from tests.cluster.tools import TOOLS, find_versions
 
 VERSIONS = find_versions("kube-apiserver")
 """Directories of the versions with all programs."""
+_CLAIMS_ONLY_MINOR = 36
+"""The version that is built for its part of DRA; device plugins are tested with the versions around it."""
 # Without a built version the tests must still be collected, so that they report what they need.
-CLUSTER_PARAMS: list[Path | None] = [*VERSIONS] or [None]
-NODE_PARAMS: list[Path | None] = [*find_versions("kubelet")] or [None]
+CLUSTER_PARAMS: list[Path | None] = [path for path in VERSIONS if read_minor(path) != _CLAIMS_ONLY_MINOR] or [None]
+NODE_PARAMS: list[Path | None] = [
+    path for path in find_versions("kubelet") if read_minor(path) != _CLAIMS_ONLY_MINOR
+] or [None]
 
 
 def name_version(directory: Path | None) -> str:
@@ -30,7 +34,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     fixtures = getattr(item, "funcargs", {}).values()
     machines = [fixture.machine for fixture in fixtures if isinstance(fixture, Cluster | Node)]
-    if report.failed and machines:
+    # The machine of the last test of a module is gone after its teardown.
+    if report.failed and machines and machines[0].directory.exists():
         report.sections.append(("the machine's logs", machines[0].read_logs()))
     return report
 

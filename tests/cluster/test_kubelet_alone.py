@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.cluster.cluster import build_container, build_pod, parse_device_numbers, poll_until
+from tests.cluster.conftest import NODE_PARAMS, name_version
 from tests.cluster.machine import Program
-from tests.cluster.node import Node
+from tests.cluster.node import Node, read_minor
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -29,15 +31,37 @@ resources:
 THINGS = {f"/dev/thing{number}": (240 << 8) + number for number in range(6)}
 COUNTS = {"test.example/fuse": 10, "test.example/thing": len(THINGS)}
 _SIDECARS_MINOR = 29
+WITHOUT_DRA = [path for path in NODE_PARAMS if path and read_minor(path) == 30]
 GENPLUG = Path(sys.executable).with_name("genplug")
 
 
 def start_genplug(node: Node) -> Program:
     config = node.machine.directory / "genplug.yaml"
     config.write_text(CONFIG)
-    program = node.machine.start("genplug", GENPLUG, "run", "--config", config, "--listen", "127.0.0.1:9808")
+    account = node.machine.directory / "service-account"
+    if not account.exists():
+        write_service_account(account)
+    options: list[str | Path] = [
+        "--listen",
+        "127.0.0.1:9808",
+        "--node-name",
+        node.name,
+        "--service-account-dir",
+        account,
+    ]
+    # No API server listens there.
+    environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+    program = node.machine.start("genplug", GENPLUG, "run", "--config", config, *options, environment=environment)
     program.wait_until(lambda: is_ready(node), "readiness")
     return program
+
+
+def write_service_account(directory: Path) -> None:
+    """Write the files of a service account, which a resource that is served by DRA needs."""
+    directory.mkdir()
+    (directory / "token").write_text("token")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=test -keyout ca.key -out ca.crt"
+    subprocess.run(command.split(), check=True, capture_output=True, cwd=directory)
 
 
 def is_ready(node: Node) -> bool:
@@ -114,7 +138,9 @@ def list_containers(node: Node) -> dict[str, str]:
 
 @pytest.mark.usefixtures("genplug")
 def test_81_static_pods_receive_device_nodes_and_environment(node: Node) -> None:
-    poll_until(lambda: "things=" in read_log(node, ONE) and "things=" in read_log(node, TWO))
+    several = build_pod_with_several_containers(node)
+    containers = ((ONE, "main"), (TWO, "main"), (several, "main"), (several, "other"))
+    poll_until(lambda: all("things=" in read_container_log(node, *container) for container in containers))
     first, second = parse_device_numbers(read_log(node, ONE)), parse_device_numbers(read_log(node, TWO))
     names = [{name for name in numbers if name.startswith("thing")} for numbers in (first, second)]
     assert [len(group) for group in names] == [1, 2]
@@ -123,7 +149,6 @@ def test_81_static_pods_receive_device_nodes_and_environment(node: Node) -> None
     assert "fuse" in first
     assert "fuse" not in second
     assert f"things={','.join(f'/dev/{name}' for name in sorted(names[1]))}" in read_log(node, TWO)
-    several = build_pod_with_several_containers(node)
     listings = [parse_device_numbers(read_container_log(node, several, name)) for name in ("main", "other")]
     things = [{name for name in numbers if name.startswith("thing")} for numbers in listings]
     assert [len(group) for group in things] == [1, 1]
@@ -154,3 +179,22 @@ def test_81_killed_genplug_does_not_affect_pods(node: Node, genplug: Program) ->
     poll_until(lambda: "later/main" in list_containers(node))
     assert before.items() <= list_containers(node).items()
     assert_counts(node)
+
+
+@pytest.mark.parametrize("node", WITHOUT_DRA, indirect=True, ids=name_version)
+@pytest.mark.usefixtures("genplug")
+def test_kubelet_without_dra_is_reported_and_other_resources_are_served_dra_24(node: Node) -> None:
+    config = node.machine.directory / "genplug.yaml"
+    config.write_text(CONFIG.replace("tokens: 10", "tokens: 10\n    serve: dra"))
+    seconds = poll_until(lambda: "upgrade Kubernetes to 1.34 or later" in read_reasons(node), 30)
+    print(f"time from the changed file to the reported error: {seconds:.1f} s")
+    assert len(node.list_allocatable_devices()["test.example/thing"]) == len(THINGS)
+    config.write_text(CONFIG)
+    poll_until(lambda: is_ready(node))
+    assert_counts(node)
+
+
+def read_reasons(node: Node) -> str:
+    """Return why genplug is not ready."""
+    status = json.loads(node.machine.run("wget", "-q", "-O", "-", "http://127.0.0.1:9808/statusz"))
+    return "\n".join(status["unready"])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from genplug.agent import alias_pools, driver, driver_service, endpoints
+from genplug.agent.publisher_state import UNSUPPORTED_KUBELET
 from genplug.allocation.published import PublishedResource, ResourcePublisher
 from genplug.cli.main import main
 from genplug.kubelet import driver as kubelet_driver
@@ -467,7 +468,7 @@ async def test_kubelet_without_drivers_is_reported_and_other_resources_are_serve
         await next_event(record_events(agent), Event.DRA_UNSUPPORTED)
         await dra.node.kubelet.wait_for_list(Y, healthy={"y0"})
         [reason] = agent.status.unready
-        assert reason.startswith(f"{X}: not published: the driver {DRIVER} is not registered: the kubelet refuses")
+        assert reason == f"{X}: not published: {UNSUPPORTED_KUBELET}"
         assert not dra.server.slices()
 
 
