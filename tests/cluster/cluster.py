@@ -17,6 +17,8 @@ from tests.cluster.node import Node
 
 CHART = Path(__file__).parents[2] / "deploy/helm/genplug"
 NAMESPACE = "genplug"
+NOT_READY = 4
+"""Exit code of ``genplug status`` for an agent that is not ready."""
 
 
 class Cluster:
@@ -81,13 +83,21 @@ class Cluster:
         """Return the output of ``genplug status -o json`` in the agent pod."""
         [agent] = self.get_agents()
         name = agent["metadata"]["name"]
-        output = self.kubectl("exec", "--namespace", NAMESPACE, name, "--", "genplug", "status", "-o", "json")
+        command = ("exec", "--namespace", NAMESPACE, name, "--", "genplug", "status", "-o", "json")
+        try:
+            output = self.kubectl(*command)
+        except subprocess.CalledProcessError as error:
+            if error.returncode != NOT_READY:
+                raise
+            output = error.stdout
         status: dict[str, Any] = json.loads(output)
         return status
 
     def is_ready(self) -> bool:
         """Return whether the agent's /readyz succeeds; this works without a kubelet too."""
         [agent] = self.get_agents()
+        if "podIP" not in agent["status"]:
+            return False
         url = f"http://{agent['status']['podIP']}:9808/readyz"
         try:
             return self.machine.run("wget", "--quiet", "--output-document=-", url).startswith("ready")

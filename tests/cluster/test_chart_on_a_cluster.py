@@ -15,6 +15,7 @@ import pytest
 
 from genplug.kubectl.admission_messages import explain_refusal
 from genplug.record.facts import find_facts
+from tests.cluster.claims import DRA_MINOR
 from tests.cluster.cluster import (
     NAMESPACE,
     Cluster,
@@ -23,6 +24,7 @@ from tests.cluster.cluster import (
     parse_device_numbers,
     poll_until,
 )
+from tests.cluster.conftest import CLUSTER_PARAMS, name_version
 from tests.cluster.node import Node
 from tests.cluster.tools import TOOLS
 from tests.support.outputs import check_output
@@ -428,6 +430,15 @@ def read_rejection(cluster: Cluster, *arguments: str, **options: Any) -> str:
     except subprocess.CalledProcessError as error:
         return "".join(error.__notes__)
     return ""
+
+
+@pytest.mark.parametrize("cluster", CLUSTER_PARAMS[:1], indirect=True, ids=name_version)
+def test_dra_is_rejected_by_an_older_cluster_dra_24(cluster: Cluster) -> None:
+    assert cluster.minor < DRA_MINOR
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        cluster.install(VALUES | {"dra": {"enabled": "always"}})
+    assert "does not serve the API resource.k8s.io/v1" in "".join(error.value.__notes__)
+    assert cluster.is_ready()
 
 
 def test_record_of_the_release_agrees_with_the_cluster(cluster: Cluster) -> None:
