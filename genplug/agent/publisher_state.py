@@ -499,7 +499,9 @@ def _on_written(
     if "taints" not in dropped or not state.keeps_taints:
         return written, ()
     text = "the API server drops the taints of devices, so that unhealthy devices are left out of the ResourceSlices"
-    return replace(written, keeps_taints=False, was_away=False), (Notice(Event.TAINTS_DROPPED, text),)
+    # The devices are left out by the next write, which must not wait: until then a claim can be allocated to them.
+    writes = {name: times for name, times in written.writes.items() if name != write.name}
+    return replace(written, keeps_taints=False, was_away=False, writes=writes), (Notice(Event.TAINTS_DROPPED, text),)
 
 
 def _count_write(state: PublisherState, write: Write, now: Seconds) -> Mapping[str, tuple[Seconds, ...]]:

@@ -318,6 +318,20 @@ def test_dropped_taints_are_reported_once_and_the_devices_are_left_out(simulatio
     assert simulation.count("WriteSlice") == 2
 
 
+def test_unhealthy_devices_are_left_out_immediately_after_taints_were_dropped(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.run(10)
+    simulation.keeps_taints = False
+    dropped_at = simulation.now
+    simulation.want(publish(3, tainted=frozenset({1})))
+    assert not simulation.state.keeps_taints
+    simulation.want(publish(2))
+    assert [time for time, action in simulation.actions if action == "WriteSlice"][-2:] == [dropped_at, dropped_at]
+    # The pause between writes applies again.
+    simulation.want(publish(1))
+    assert simulation.contents == contents(publish(2))
+
+
 UNREACHABLE = UnreachableError("no answer from the API server")
 NOT_CONNECTED = NotConnectedError("cannot connect to the API server")
 
