@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -167,18 +167,19 @@ class ClaimFiles:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             return self._read_records()
 
-    def restore_all_cdi(self, stored: StoredClaims) -> Mapping[str, str]:
+    def restore_all_cdi(self, stored: StoredClaims, *, keeps_unknown: bool = False) -> Mapping[str, str]:
         """Make the CDI files agree with the records of this boot; return the errors by the UID of a claim.
 
-        The CDI file of a claim with a damaged record is kept, because a container of the claim may be restarted. A CDI
-        file without a record that cannot be removed is left for the next process.
+        A CDI file without a record that cannot be removed is left for the next process. If it ``keeps_unknown``, only
+        the files of claims of other boots are removed.
 
         Raises:
             HangError: the file system of the CDI files does not respond.
         """
         errors: dict[str, str] = {}
-        with suppress(OSError):
-            self._remove_unused_cdi_files(stored)
+        self._remove_cdi_files(stored.stale.keys().__contains__)
+        if not keeps_unknown:
+            self.remove_unknown_cdi(stored.records.keys())
         for uid, record in stored.records.items():
             try:
                 with self._describing(f"the CDI file of the claim {record.claim} cannot be written"):
@@ -186,6 +187,20 @@ class ClaimFiles:
             except ClaimStorageError as error:
                 errors[uid] = str(error)
         return errors
+
+    def remove_unknown_cdi(self, known: Collection[str]) -> None:
+        """Remove the CDI files of claims that are not ``known`` by their UIDs.
+
+        The CDI file of a claim with a damaged record is kept, because a container of the claim may be restarted.
+
+        Raises:
+            HangError: the file system of the CDI files does not respond.
+        """
+        damaged: frozenset[str] = frozenset()
+        with suppress(OSError):
+            records = (*self._directory.glob(f"*{_RECORD_SUFFIX}"), *(self._directory / BAD).glob(f"*{_RECORD_SUFFIX}"))
+            damaged = frozenset(path.stem for path in records)
+        self._remove_cdi_files(lambda uid: uid not in known and uid not in damaged)
 
     def write(self, record: ClaimRecord) -> None:
         """Write the record of a claim, and then its CDI file.
@@ -275,23 +290,16 @@ class ClaimFiles:
                 file.unlink()
         return moved
 
-    def _remove_unused_cdi_files(self, stored: StoredClaims) -> None:
-        bad = self._directory / BAD
-        damaged = {record.uid for record in stored.damaged}
-        if bad.is_dir():
-            damaged |= {path.stem for path in bad.iterdir()}
-        try:
-            files = sorted(self._cdi_directory().iterdir())
-        except FileNotFoundError:
-            return
-        for path in files:
-            new = parse_claim_file_name(self.driver, path.with_suffix(_RECORD_SUFFIX).name)
-            if path.suffix == _NEW_SUFFIX and new is not None:
-                path.unlink()
-                continue
-            uid = parse_claim_file_name(self.driver, path.name)
-            if uid is not None and uid not in stored.records and uid not in damaged:
-                path.unlink()
+    def _remove_cdi_files(self, is_unused: Callable[[str], bool]) -> None:
+        """Remove the CDI files of claims by their UIDs, and those of writes that were not finished."""
+        with suppress(OSError):
+            for path in sorted(self._cdi_directory().iterdir()):
+                is_unfinished = path.suffix == _NEW_SUFFIX
+                name = path.with_suffix(_RECORD_SUFFIX).name if is_unfinished else path.name
+                uid = parse_claim_file_name(self.driver, name)
+                if uid is not None and (is_unfinished or is_unused(uid)):
+                    with suppress(OSError):
+                        path.unlink()
 
     def _write_record(self, path: Path, record: ClaimRecord) -> None:
         self._replace(path, encode_record(record), Step.RECORD_WRITTEN, Step.RECORD_RENAMED)

@@ -200,10 +200,17 @@ class Claims:
         """Whether no claim is prepared or being prepared, and there is no record of another boot."""
         return not (self._records or self._stale or self._reserved)
 
-    async def restore(self) -> None:
+    @property
+    def names(self) -> frozenset[tuple[str, str]]:
+        """The namespaces and names of the claims that have a record, also of another boot."""
+        records = (*self._records.values(), *self._stale.values())
+        return frozenset((record.claim.namespace, record.claim.name) for record in records)
+
+    async def restore(self, *, keeps_unknown: bool = False) -> None:
         """Read the records of an earlier process, and make the CDI files agree with them.
 
-        If a CDI file cannot be written or removed, :meth:`run` tries again.
+        It ``keeps_unknown`` if CDI files without a record remain until :meth:`remove_unknown_cdi`. If a CDI file cannot
+        be written or removed, :meth:`run` tries again.
 
         Raises:
             ClaimStorageError: the records cannot be read.
@@ -216,10 +223,18 @@ class Claims:
             self._report(RecordDamaged(self._driver, record.uid, record.path, record.reason))
         try:
             what = "the write of the CDI files of claims"
-            errors = await self._calls.run(partial(self._files.restore_all_cdi, stored), RESTORE_SECONDS, what)
+            restore = partial(self._files.restore_all_cdi, stored, keeps_unknown=keeps_unknown)
+            errors = await self._calls.run(restore, RESTORE_SECONDS, what)
         except HangError as error:
             errors = dict.fromkeys(self._records, str(error))
         self._report_cdi_errors(errors)
+
+    async def remove_unknown_cdi(self) -> None:
+        """Remove the CDI files without a record; those that cannot be removed are left for the next process."""
+        with suppress(HangError):
+            what = "the removal of CDI files without a record"
+            remove = partial(self._files.remove_unknown_cdi, frozenset(self._records))
+            await self._calls.run(remove, WRITE_SECONDS, what)
 
     async def restore_cdi(self) -> None:
         """Write the CDI files that could not be written at the start."""

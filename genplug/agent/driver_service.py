@@ -20,6 +20,7 @@ from genplug.agent.publisher import Publisher
 from genplug.agent.publisher_state import UNSUPPORTED_KUBELET, Phase, PoolStatus, PublisherStatus, Registration
 from genplug.agent.settings import Settings
 from genplug.agent.supervision import Supervised
+from genplug.agent.usage_poller import FIRST_POLL_PATIENCE_SECONDS
 from genplug.agent.wakeup import Wakeup
 from genplug.allocation.claims import ClaimPool, DeviceHolding, find_former_holdings
 from genplug.allocation.holders import find_held_grants
@@ -31,8 +32,9 @@ from genplug.cluster.account import Account
 from genplug.cluster.http import HttpClient
 from genplug.hardware.host import Host
 from genplug.hardware.hung_paths import HangError, HungPaths
+from genplug.kubelet.client import CallError
 from genplug.kubelet.driver import PLUGINS, Driver
-from genplug.kubelet.pod_resources import list_claims_in_use
+from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_claims_in_use, list_uses
 from genplug.kubelet.reports import (
     ClaimAnswered,
     ClaimForgotten,
@@ -233,7 +235,8 @@ class DriverService:
                 self._list_unrecorded,
             )
             claims = Claims(files, self._calls, inputs, self._on_report)
-            await claims.restore()
+            await claims.restore(keeps_unknown=True)
+            await self._remove_unknown_cdi(claims)
         except (ClaimStorageError, HangError) as error:
             if str(error) != self._restore_error:
                 self._restore_error = str(error)
@@ -243,6 +246,19 @@ class DriverService:
         self._users.exclude_claims(self._list_recorded)
         self._on_claims_changed()
         return ""
+
+    async def _remove_unknown_cdi(self, claims: Claims) -> None:
+        """Remove the CDI files without a record, unless a container that needs such a file may be restarted."""
+        try:
+            async with asyncio.timeout(FIRST_POLL_PATIENCE_SECONDS):
+                uses = await list_uses(self._settings.pod_resources, DEADLINE_SECONDS)
+        except (CallError, TimeoutError):
+            return
+        reported = {
+            (use.namespace, use.claim) for use in uses.claims if any(used.driver == self._name for used in use.devices)
+        }
+        if reported <= claims.names:
+            await claims.remove_unknown_cdi()
 
     def _list_recorded(self) -> frozenset[tuple[str, str]]:
         records = self._claims.records.values() if self._claims is not None else ()

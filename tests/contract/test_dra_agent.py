@@ -352,14 +352,29 @@ async def test_lost_record_frees_no_device_for_the_device_plugin_api(dra: DraNod
     kubelet = dra.node.kubelet
     async with dra.run_agent(X_BY_DRA):
         await dra.wait_published(X, "x0", "x1")
-        await dra.kubelet.prepare("pod", dra.allocate(1, X, "x1"))
+        claim = dra.allocate(1, X, "x1")
+        await dra.kubelet.prepare("pod", claim)
     lose_records(dra)
     async with dra.run_agent(build_serve_config(x="devicePlugin", y=y)):
         await kubelet.wait_for_list(X, healthy={"x0"})
         await dra.kubelet.wait_registered(DRIVER, 2)
+        # A container of the pod can be restarted.
+        assert dra.cdi_file(claim).exists()
         assert {message.devices.healthy for message in kubelet.messages(X)} == {frozenset({"x0"})}
         await dra.kubelet.unprepare("pod")
         await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        assert not dra.cdi_file(claim).exists()
+
+
+async def test_cdi_file_of_an_unknown_claim_is_removed(dra: DraNode) -> None:
+    unknown = dra.node.locate(f"/var/run/cdi/dra_{DRIVER}_unknown.json")
+    async with dra.run_agent(X_BY_DRA):
+        await dra.wait_published(X, "x0", "x1")
+        await dra.kubelet.prepare("pod", dra.allocate(1, X, "x1"))
+    unknown.write_text("{}")
+    async with dra.run_agent():
+        await dra.kubelet.wait_registered(DRIVER, 2)
+        assert not unknown.exists()
 
 
 async def test_lost_record_frees_no_device_for_another_claim(dra: DraNode, monkeypatch: pytest.MonkeyPatch) -> None:
