@@ -8,7 +8,8 @@ Allocate requests and from the pod-resources API of the kubelet.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from pathlib import Path
 from typing import TypeAlias
 
 from genplug.agent.settings import Settings
@@ -17,7 +18,7 @@ from genplug.allocation.alias_pool import Holding, Pool, record_allocation, reco
 from genplug.allocation.offer import ResourceOffer
 from genplug.kubelet.client import CallError
 from genplug.kubelet.pod_resources import DEADLINE_SECONDS, list_uses
-from genplug.kubelet.reports import ClaimUse, DeviceUse
+from genplug.kubelet.reports import ClaimUse, DeviceUse, PodUses
 from genplug.observe.events import Event, EventLog
 from genplug.spec.model import Resource
 
@@ -119,8 +120,8 @@ class AliasPools:
         """
         if self._follows_claims:
             recorded = self._get_recorded()
-            uses = await list_uses(self._settings.pod_resources, DEADLINE_SECONDS)
-            self._record_claims(uses.claims, recorded, max_misses=None)
+            uses, kubelet = await self._list_uses()
+            self._record_claims(uses.claims, recorded, None, kubelet)
 
     @property
     def claims(self) -> Mapping[tuple[str, str], ClaimName]:
@@ -269,13 +270,24 @@ class AliasPools:
 
     async def _poll(self, max_misses: int | None) -> None:
         started_at, recorded = time.monotonic(), self._get_recorded()
-        uses = await list_uses(self._settings.pod_resources, DEADLINE_SECONDS)
+        uses, kubelet = await self._list_uses()
         self._polled_at = started_at
         if self._follows_claims:
-            self._record_claims(uses.claims, recorded, max_misses)
-        self._record_uses(uses.devices, max_misses)
+            self._record_claims(uses.claims, recorded, max_misses, kubelet)
+        self._record_uses(uses.devices, max_misses, kubelet)
 
-    def _record_claims(self, uses: Iterable[ClaimUse], recorded: frozenset[ClaimName], max_misses: int | None) -> None:
+    async def _list_uses(self) -> tuple[PodUses, Hashable]:
+        """Return what containers use, and what identifies the process of the kubelet, None if it is not known.
+
+        Each process creates the socket again.
+        """
+        before = _identify(self._settings.pod_resources)
+        uses = await list_uses(self._settings.pod_resources, DEADLINE_SECONDS)
+        return uses, before if before == _identify(self._settings.pod_resources) else None
+
+    def _record_claims(
+        self, uses: Iterable[ClaimUse], recorded: frozenset[ClaimName], max_misses: int | None, kubelet: Hashable
+    ) -> None:
         """Record the claims that a response has, except those with records before or after the request."""
         known = recorded | self._get_recorded() | self._recorded
         is_ended = time.monotonic() >= self._claims_end
@@ -293,7 +305,7 @@ class AliasPools:
         for pool, device in held:
             used.setdefault(pool, set()).add(device)
         previous = self._claimed or {}
-        after = record_usage(previous, used, used, time.monotonic(), self._grace_seconds, max_misses)
+        after = record_usage(previous, used, used, time.monotonic(), self._grace_seconds, max_misses, kubelet)
         self._claims |= held
         self._set_claims(after)
 
@@ -303,7 +315,7 @@ class AliasPools:
         if after.keys() != previous.keys():
             self.on_claims_changed()
 
-    def _record_uses(self, uses: Iterable[DeviceUse], max_misses: int | None) -> None:
+    def _record_uses(self, uses: Iterable[DeviceUse], max_misses: int | None, kubelet: Hashable) -> None:
         used: dict[str, set[str]] = {}
         pods: dict[tuple[str, str], str] = {}
         for use in uses:
@@ -317,7 +329,16 @@ class AliasPools:
         for names in set(self._names.values()):
             before = self._pools.get(names[0])
             known = self._list_recent(names) if before is None else before
-            after = record_usage(known, names, used, time.monotonic(), self._grace_seconds, max_misses)
+            after = record_usage(known, names, used, time.monotonic(), self._grace_seconds, max_misses, kubelet)
             self._pools[names[0]] = after
             if before is None or before.keys() != after.keys():
                 self._on_change(names)
+
+
+def _identify(socket: Path) -> Hashable:
+    """Return what identifies a socket, None if it does not exist or cannot be read."""
+    try:
+        status = socket.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_ctime_ns

@@ -4,7 +4,7 @@ Usage is known from Allocate requests and from the pod-resources API of the kube
 kubelet does not know that two names mean one device, so a withheld grant is listed as Unhealthy.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -16,12 +16,14 @@ from genplug.allocation.offer import ResourceOffer
 class Holding(Struct, frozen=True):
     """A grant in use under one name: since when, and whether pod-resources has confirmed it.
 
-    ``misses`` is the number of polls since then that did not have it.
+    ``misses`` is the number of polls since then that did not have it. ``kubelet`` identifies the process of the kubelet
+    that has confirmed it, None if that is not known.
     """
 
     since: float
     is_confirmed: bool
     misses: int = 0
+    kubelet: Hashable = None
 
 
 Pool: TypeAlias = Mapping[tuple[str, str], Holding]
@@ -41,15 +43,19 @@ def record_usage(  # noqa: PLR0913, PLR0917 - the data of a poll and the two lim
     now: float,
     grace: float,
     max_misses: int | None,
+    kubelet: Hashable = None,
 ) -> Pool:
     """Return the pool updated with pod-resources data: ``used`` has the devices in use by resource name.
 
     An allocation is kept unconfirmed for ``grace`` seconds, because its pod may still be in admission. A confirmed
     holding ends with the ``max_misses``-th poll in succession without it: a kubelet that has started reports only
     static pods until it has listed the pods of the API server (pkg/kubelet/config/apiserver.go). None counts no miss.
+    If the same process of the kubelet has confirmed the holding, which ``kubelet`` identifies, the pod has ended.
     """
     holdings = {
-        (name, grant): Holding(pool[name, grant].since if (name, grant) in pool else now, is_confirmed=True)
+        (name, grant): Holding(
+            pool[name, grant].since if (name, grant) in pool else now, is_confirmed=True, kubelet=kubelet
+        )
         for name in names
         for grant in used.get(name, ())
     }
@@ -59,7 +65,9 @@ def record_usage(  # noqa: PLR0913, PLR0917 - the data of a poll and the two lim
     missed = {
         key: holding if max_misses is None else replace(holding, misses=holding.misses + 1)
         for key, holding in pool.items()
-        if holding.is_confirmed and (max_misses is None or holding.misses + 1 < max_misses)
+        if holding.is_confirmed
+        and (kubelet is None or holding.kubelet != kubelet)
+        and (max_misses is None or holding.misses + 1 < max_misses)
     }
     return {**missed, **unconfirmed, **holdings}
 

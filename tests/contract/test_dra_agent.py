@@ -150,6 +150,32 @@ async def test_device_of_a_device_plugin_pod_is_published_when_the_pod_has_ended
         await dra.kubelet.prepare("pod", claim)
 
 
+@pytest.mark.parametrize("api", ["devicePlugin", "dra"])
+async def test_poll_without_a_pod_that_this_kubelet_has_reported_frees_its_device(
+    dra: DraNode, monkeypatch: pytest.MonkeyPatch, api: str
+) -> None:
+    """DRA point 21. Only a kubelet that has started since may not know its pods yet."""
+    monkeypatch.setattr(alias_pools, "GRACE_POLLS", 1000)
+    alias, kubelet = "example.com/old", dra.node.kubelet
+    by_device_plugin = X_BY_DEVICE_PLUGIN.replace("example.com/x: {", f"example.com/x: {{aliases: [{alias}], ")
+    async with dra.run_agent(by_device_plugin):
+        await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+        await kubelet.wait_for_list(alias, healthy={"x0", "x1"})
+        await kubelet.admit(alias, pod="user", ids={"x0"})
+        await kubelet.wait_for_list(X, healthy={"x1"})
+        # The kubelet has reported the pod to a poll that started after its admission.
+        polls = kubelet.pod_lists
+        await kubelet.wait_for(lambda: kubelet.pod_lists >= polls + 3)
+        if api == "dra":
+            dra.node.write_config(by_device_plugin.replace("devicePlugin", "dra", 1))
+            await dra.wait_published(X, "x1")
+        await kubelet.remove_pod("user")
+        if api == "dra":
+            await dra.wait_published(X, "x0", "x1")
+        else:
+            await kubelet.wait_for_list(X, healthy={"x0", "x1"})
+
+
 async def test_status_of_a_resource_that_changes_its_api_states_what_it_waits_for(dra: DraNode) -> None:
     alias, kubelet = "example.com/old", dra.node.kubelet
     by_device_plugin, by_dra = (
@@ -194,7 +220,9 @@ async def test_kubelet_that_does_not_know_its_pods_yet_frees_no_device(
         await dra.server.wait_for(lambda: len(dra.devices(X)) == 1)
         events: list[Event] = []
         agent.event_log.listen(lambda entry: events.append(entry.event))
+        await kubelet.crash()
         kubelet.has_listed_pods = False
+        await kubelet.start()
         first = kubelet.pod_lists
         # Each of the two tasks that poll has polled more than once.
         await kubelet.wait_for(lambda: kubelet.pod_lists >= first + 6)

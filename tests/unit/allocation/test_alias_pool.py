@@ -44,6 +44,17 @@ def test_confirmed_grant_is_free_after_polls_in_succession_without_it() -> None:
     assert record_usage(pool, [NAME], {}, 9, 60, 3) == {}
 
 
+def test_confirmed_grant_is_free_after_a_poll_of_the_same_kubelet_without_it() -> None:
+    pool = record_usage({}, [NAME], {NAME: ["x0"]}, 5, 60, 3, "first")
+    for max_misses in (3, None):
+        assert record_usage(pool, [NAME], {}, 9, 60, max_misses, "first") == {}
+        for other in ("second", None):
+            assert (NAME, "x0") in record_usage(pool, [NAME], {}, 9, 60, max_misses, other)
+    restarted = record_usage(pool, [NAME], {}, 9, 60, 3, "second")
+    # The new kubelet has not reported the pod: each of its polls is one miss.
+    assert (NAME, "x0") in record_usage(restarted, [NAME], {}, 9, 60, 3, "second")
+
+
 def test_poll_that_counts_no_miss_frees_nothing() -> None:
     pool: Pool = {(NAME, "x0"): replace(USED, misses=2)}
     assert record_usage(pool, [NAME], {}, 9, 60, None) == pool
