@@ -247,10 +247,10 @@ def _allocate(made: DraNode, number: int, device: int) -> PodClaim:
 
 
 async def idle(runs: Runs) -> Samples:
-    """Processor time of an idle agent whose watch gets bookmarks."""
+    """Processor time of an idle agent whose watch gets bookmarks, over a minute: the devices are scanned once in it."""
     async with dra_node() as made, made.start_published() as process:
         await asyncio.sleep(runs.settle)
-        return {"DRA: idle CPU": [await _measure_cpu(made, process, runs.idle) for _ in range(runs.idles)]}
+        return {"DRA: idle CPU": [await _measure_cpu(made, process, 3 * runs.idle) for _ in range(runs.footprints)]}
 
 
 async def _measure_cpu(made: DraNode, process: Agent, seconds: float) -> float:
