@@ -266,6 +266,18 @@ def test_slice_that_another_client_changes_is_written_again(simulation: Simulati
     assert text in notice.text
 
 
+def test_client_that_changes_a_slice_all_the_time_is_reported_with_each_write(simulation: Simulation) -> None:
+    simulation.start(publish(3))
+    simulation.run(10)
+    [name] = simulation.slices
+    for times in (1, 2):
+        for _ in range(100):
+            simulation.edit(name)
+        simulation.run(10)
+        assert simulation.contents == contents(publish(3))
+        assert [notice.event for notice in simulation.notices].count(Event.SLICES_RESTORED) == times
+
+
 def test_uid_of_the_node_is_read_again_after_a_slice_was_deleted(simulation: Simulation) -> None:
     simulation.start(publish(3))
     simulation.run(10)
