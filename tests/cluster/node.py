@@ -62,8 +62,12 @@ _NETWORK = {
 
 
 def select_features(binaries: Path) -> dict[str, bool]:
-    """Return the feature gates to enable: device health in the pod status, where it exists and is off by default."""
-    return {"ResourceHealthStatus": True} if read_minor(binaries) >= _HEALTH_IN_STATUS_MINOR else {}
+    """Return the feature gates to enable in all programs of a version, which are off by default in some versions.
+
+    They show the health of devices in the status of pods, and allocate ``limits`` by DRA.
+    """
+    minor = read_minor(binaries)
+    return {gate: True for gate, first in _GATES.items() if first <= minor}
 
 
 def read_minor(binaries: Path) -> int:
@@ -71,7 +75,8 @@ def read_minor(binaries: Path) -> int:
     return int(binaries.name.split(".")[1])
 
 
-_HEALTH_IN_STATUS_MINOR = 31
+_GATES = {"ResourceHealthStatus": 31, "DRAExtendedResource": 34}
+"""The feature gates to enable, and the first minor version that has them."""
 _ENDPOINT_IN_CONFIG_MINOR = 27
 
 
