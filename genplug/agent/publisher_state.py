@@ -43,6 +43,8 @@ MAX_RETRY_SECONDS = 60.0
 """The longest pause after the API server answered with an error that can pass."""
 FORBIDDEN_SECONDS = 60.0
 """The pause after a refusal by rights or a policy, which an administrator has to change."""
+START_SECONDS = 30.0
+"""The time after a failed connection in which a refusal by rights can pass: a started API server has no rights yet."""
 UNSUPPORTED_SECONDS = 600.0
 """The pause after the API server did not know the API group, which an upgrade of the cluster changes."""
 REFUSED_SECONDS = 600.0
@@ -53,8 +55,11 @@ SHORT_WATCH_SECONDS = 10.0
 """A watch that ends sooner counts as a failure, so that a proxy that ends each watch causes no stream of requests."""
 _MAX_CONNECT_FAILURES = 2
 """The failures without a connection that count for the pauses after other failures."""
+_STARTING = "It was away before, and may not have read the rights yet"
 _INVALID = frozenset({400, 413, 422})
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _TOO_MANY = 401, 403, 404, 409, 410, 429
+_SERVER_ERROR = 500
+"""The first status of the errors of a server."""
 _OF_SERVER = frozenset({_UNAUTHORIZED, _TOO_MANY, 503})
 """The errors that concern all requests."""
 _OF_ALL_WRITES = frozenset({_UNAUTHORIZED, _NOT_FOUND, _CONFLICT, _GONE, _TOO_MANY})
@@ -228,6 +233,7 @@ class PublisherState(Struct, frozen=True):
     slices of the API server by name, None if they have to be listed. ``is_watching`` states that changes of them arrive
     since ``watch_since``. ``keeps_taints`` states that the API server has not dropped taints yet. ``was_away`` states
     that it could not be reached or ended a watch since that was found: it may keep taints after an upgrade.
+    ``away_at`` is the time of the last request that did not reach it, or that it answered with an error of its own.
     ``refusals`` has the pools that the API server refuses, by name. ``writes`` has the times of the last writes of each
     slice. ``in_flight`` is
     the write that was sent and is not answered yet. Nothing is sent before ``retry_at``, and ``error`` is the reason.
@@ -246,6 +252,7 @@ class PublisherState(Struct, frozen=True):
     watch_since: Seconds = 0.0
     keeps_taints: bool = True
     was_away: bool = False
+    away_at: Seconds = -inf
     answers: Mapping[str, Answered] = {}
     refusals: Mapping[str, Refusal] = {}
     writes: Mapping[str, tuple[Seconds, ...]] = {}
@@ -519,7 +526,8 @@ def _on_failed(
     # The write may have had its effect: the slices are listed, and watched again from the list.
     failed = replace(state, actual=None, is_watching=False)
     if not isinstance(error, ApiError):
-        failed = replace(failed, was_away=state.was_away or isinstance(error, UnreachableError))
+        is_away = isinstance(error, UnreachableError)
+        failed = replace(failed, was_away=state.was_away or is_away, away_at=now if is_away else state.away_at)
         if isinstance(error, NotConnectedError):
             waiting = _back_off(failed, str(error), now, jitter, MAX_CONNECT_RETRY_SECONDS)
             # A server that returns can answer with errors first: the pauses after these start short.
@@ -527,19 +535,23 @@ def _on_failed(
         else:
             waiting = _back_off(failed, str(error), now, jitter, MAX_ANSWER_RETRY_SECONDS)
         return waiting, _away_notices(state, str(error))
-    if isinstance(action, ProbeTaints) and error.status not in _OF_SERVER:
+    is_of_server = error.status in _OF_SERVER or _may_be_starting(state, error, now)
+    if isinstance(action, ProbeTaints) and not is_of_server:
         # For example a webhook that refuses dry runs. The unhealthy devices remain left out.
         return replace(state, was_away=False), ()
     if error.is_path_unknown:
         text = "the API server does not have resource.k8s.io/v1: upgrade Kubernetes to 1.34 or later"
         notices = () if state.is_unsupported else (Notice(Event.DRA_UNSUPPORTED, text),)
         return replace(failed, is_unsupported=True, error=text, retry_at=now + UNSUPPORTED_SECONDS), notices
-    failed = replace(failed, is_unsupported=False)
+    failed = replace(failed, is_unsupported=False, away_at=now if error.status >= _SERVER_ERROR else state.away_at)
     # A conflict that remains after the slices were listed concerns one pool: a slice of another driver has its name.
     is_lasting = error.status == _CONFLICT and state.failures > 0
     if isinstance(action, WriteSlice) and (is_lasting or error.status not in _OF_ALL_WRITES):
         return _refuse(state, action.write, error, now, jitter)
     if error.status == _FORBIDDEN:
+        if _may_be_starting(state, error, now):
+            waiting = _back_off(failed, f"{error}. {_STARTING}", now, jitter, MAX_CONNECT_RETRY_SECONDS)
+            return replace(waiting, failures=min(waiting.failures, _MAX_CONNECT_FAILURES)), ()
         text = _describe_refusal(error)
         waiting = replace(failed, failures=state.failures + 1, error=text, retry_at=now + FORBIDDEN_SECONDS)
         return waiting, (() if state.error == text else (Notice(Event.SLICES_REFUSED, text, {"status": error.status}),))
@@ -563,21 +575,25 @@ def _refuse(
     The slices are not listed again: the watch sends the change if the write had its effect nevertheless.
     """
     name = _pool_of(write)
+    is_starting = _may_be_starting(state, error, now)
     is_invalid = error.status in _INVALID and not error.is_denied
     pool = write.pool if not isinstance(write, DeleteSlice) and is_invalid else None
     previous = state.refusals.get(name)
     failures = 1 if previous is None else previous.failures + 1
     if pool is not None:
         pause = REFUSED_SECONDS
+    elif is_starting:
+        pause = _find_pause(failures - 1, jitter, MAX_CONNECT_RETRY_SECONDS)
     elif error.status == _FORBIDDEN or error.is_denied:
         pause = FORBIDDEN_SECONDS
     else:
         pause = max(_find_pause(failures - 1, jitter, MAX_RETRY_SECONDS), error.retry_after or 0.0)
-    refusal = Refusal(pool, _describe_refusal(error), now + pause, failures)
+    reason = f"{error}. {_STARTING}" if is_starting else _describe_refusal(error)
+    refusal = Refusal(pool, reason, now + pause, failures)
     changed = replace(
         state, refusals={**state.refusals, name: refusal}, writes=_count_write(state, write, now), is_unsupported=False
     )
-    if previous is not None and (previous.pool, previous.reason) == (pool, refusal.reason):
+    if is_starting or (previous is not None and (previous.pool, previous.reason) == (pool, refusal.reason)):
         return changed, ()
     text = f"the ResourceSlice {write.name} of the pool {name} is refused: {refusal.reason}"
     facts: dict[str, object] = {"slice": write.name, "status": error.status}
@@ -585,6 +601,14 @@ def _refuse(
         text = f"the ResourceSlice {write.name} of {write.pool.resource} is refused: {refusal.reason}"
         facts["resource"] = write.pool.resource
     return changed, (Notice(Event.SLICES_REFUSED, text, facts),)
+
+
+def _may_be_starting(state: PublisherState, error: ApiError, now: Seconds) -> bool:
+    """Return whether an API server that has just returned may refuse a request because it has not read the rights yet.
+
+    It answers before its authorizer has read the roles, and before its admission plugins are ready.
+    """
+    return error.status == _FORBIDDEN and not error.is_denied and now - state.away_at < START_SECONDS
 
 
 def _describe_refusal(error: ApiError) -> str:

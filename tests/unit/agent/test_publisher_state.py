@@ -385,6 +385,37 @@ def test_errors_of_a_server_that_returns_have_short_pauses_first_dra_17(simulati
     assert [later - earlier for earlier, later in pairwise(times)] == [4.0, 8.0, 16.0]
 
 
+@pytest.mark.parametrize("action_type", [ListSlices, WriteSlice])
+def test_server_that_returns_without_rights_is_asked_again_soon_dra_17(
+    simulation: Simulation, action_type: type[ListSlices | WriteSlice]
+) -> None:
+    """A started API server answers 403 until it has read the roles."""
+    simulation.fail = lambda action: NOT_CONNECTED if isinstance(action, ListSlices) else None
+    simulation.start(publish(3))
+    simulation.run(300)
+    simulation.fail = lambda action: ApiError("list", 403) if isinstance(action, action_type) else None
+    simulation.run(6)
+    simulation.fail = lambda _action: None
+    simulation.run(4)
+    assert simulation.contents == contents(publish(3))
+    assert [notice.event for notice in simulation.notices] == [Event.API_SERVER_AWAY, Event.SLICES_PUBLISHED]
+
+
+@pytest.mark.parametrize("action_type", [ListSlices, WriteSlice])
+def test_server_that_returned_long_ago_without_rights_is_asked_every_minute(
+    simulation: Simulation, action_type: type[ListSlices | WriteSlice]
+) -> None:
+    simulation.fail = lambda action: NOT_CONNECTED if isinstance(action, ListSlices) else None
+    simulation.start(publish(3))
+    simulation.run(300)
+    simulation.fail = lambda action: ApiError("list", 403) if isinstance(action, action_type) else None
+    simulation.run(60)
+    assert [notice.event for notice in simulation.notices] == [Event.API_SERVER_AWAY, Event.SLICES_REFUSED]
+    requests = simulation.count(action_type.__name__)
+    simulation.run(600)
+    assert simulation.count(action_type.__name__) - requests == 10
+
+
 def test_forbidden_requests_are_repeated_at_most_twice_a_minute_dra_18(simulation: Simulation) -> None:
     error = ApiError("create resourceslices/a", 403, message="no rights")
     simulation.fail = lambda action: error if isinstance(action, WriteSlice) else None
