@@ -2,11 +2,12 @@
 
 import json
 import secrets
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.machine import ADDRESS, SERVICE_NETWORK, Machine
+from tests.cluster.machine import ADDRESS, SERVICE_NETWORK, Machine, Program
 from tests.cluster.node import select_features
 
 _PORT = 443
@@ -32,6 +33,8 @@ class ControlPlane:
         self._binaries = binaries
         self._kubectl = kubectl
         self._directory = machine.directory / "control-plane"
+        self._key = self._directory / "service-accounts.key"
+        self._server: Program | None = None
 
     def start(self) -> None:
         """Start all programs and wait until the API server is ready."""
@@ -46,33 +49,10 @@ class ControlPlane:
         )
         for name, token in tokens.items():
             self.get_kubeconfig(name).write_text(json.dumps(_build_kubeconfig(token)))
-        gates = [
-            f"--feature-gates={name}={str(value).lower()}" for name, value in select_features(self._binaries).items()
-        ]
-        key = directory / "service-accounts.key"
+        gates = self._build_gates()
+        key = self._key
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
-        server = machine.start(
-            "kube-apiserver",
-            self._binaries / "kube-apiserver",
-            "--etcd-servers=http://127.0.0.1:2379",
-            f"--cert-dir={directory}/certificates",
-            f"--secure-port={_PORT}",
-            "--bind-address=0.0.0.0",
-            f"--advertise-address={ADDRESS}",
-            "--endpoint-reconciler-type=none",
-            "--kubelet-preferred-address-types=InternalIP",
-            f"--token-auth-file={directory}/tokens.csv",
-            "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={key}",
-            f"--service-account-signing-key-file={key}",
-            f"--service-cluster-ip-range={SERVICE_NETWORK}",
-            "--allow-privileged=true",
-            *gates,
-        )
-        ready = self.build_command("get", "--raw", "/readyz")
-        server.wait_until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "readiness")
+        self.start_server()
         machine.start(
             "kube-controller-manager",
             self._binaries / "kube-controller-manager",
@@ -97,6 +77,52 @@ class ControlPlane:
             f"--cert-dir={directory}/certificates",
             *gates,
         )
+
+    def start_server(self) -> None:
+        """Start the API server, for the first time or again, and wait until it is ready."""
+        self._server = self.machine.start(
+            "kube-apiserver",
+            self._binaries / "kube-apiserver",
+            "--etcd-servers=http://127.0.0.1:2379",
+            f"--cert-dir={self._directory}/certificates",
+            f"--secure-port={_PORT}",
+            "--bind-address=0.0.0.0",
+            f"--advertise-address={ADDRESS}",
+            "--endpoint-reconciler-type=none",
+            "--kubelet-preferred-address-types=InternalIP",
+            f"--token-auth-file={self._directory}/tokens.csv",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={self._key}",
+            f"--service-account-signing-key-file={self._key}",
+            f"--service-cluster-ip-range={SERVICE_NETWORK}",
+            "--allow-privileged=true",
+            *self._build_gates(),
+        )
+        ready = self.build_command("get", "--raw", "/readyz")
+        self._server.wait_until(
+            lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "readiness"
+        )
+
+    def stop_server(self) -> None:
+        """Kill the API server; its objects remain in etcd."""
+        assert self._server
+        self._server.stop(signal.SIGKILL)
+
+    def suspend_server(self) -> None:
+        """Stop the process of the API server without its end, so that requests hang."""
+        assert self._server
+        self._server.send(signal.SIGSTOP)
+
+    def resume_server(self) -> None:
+        """Continue the process of the API server."""
+        assert self._server
+        self._server.send(signal.SIGCONT)
+
+    def _build_gates(self) -> list[str]:
+        features = select_features(self._binaries)
+        return [f"--feature-gates={name}={str(value).lower()}" for name, value in features.items()]
 
     def get_kubeconfig(self, user: str) -> Path:
         """Return the path of the kubeconfig of a user."""

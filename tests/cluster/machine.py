@@ -101,10 +101,14 @@ class Program:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal to the program and wait until it has ended; nsenter, its parent, does not pass on signals."""
+        """Send a signal to the program and wait until it has ended."""
+        self.send(number)
+        self._process.wait(30)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the program; nsenter, its parent, does not pass on signals."""
         for child in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():
             os.kill(int(child), number)
-        self._process.wait(30)
 
 
 class Machine:
