@@ -234,6 +234,17 @@ def soak_cluster(session: nox.Session) -> None:
     session.run("python", "-m", "tests.cluster.soak", *session.posargs)
 
 
+@nox.session(name="dra-trial")
+def dra_trial(session: nox.Session) -> None:
+    """Measure Dynamic Resource Allocation over many repeats on a real cluster; ``-- kubelet`` runs one of the trials.
+
+    Needs root, .ci/tools and tests/cluster/build.
+    """
+    require_root(session)
+    install(session)
+    session.run("python", "-m", "tests.cluster.dra_trial", *session.posargs)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation into build/docs; a broken internal link is an error."""
