@@ -75,9 +75,9 @@ def gate() -> Iterator[threading.Event]:
 def slow_down(monkeypatch: pytest.MonkeyPatch, gate: threading.Event) -> None:
     """Make reads of the configuration wait for a gate, and shorten their deadline."""
 
-    def load_slowly(*arguments: Any) -> Any:
+    def load_slowly(*arguments: Any, **options: Any) -> Any:
         gate.wait()
-        return load(*arguments)
+        return load(*arguments, **options)
 
     monkeypatch.setattr("genplug.agent.config_reloader.load", load_slowly)
     monkeypatch.setattr("genplug.agent.config_reloader.LOAD_SECONDS", 0.1)
