@@ -368,12 +368,8 @@ def _accept_tolerated(members: Sequence[ClaimGrant]) -> ResourceOffer:
 
 
 def _mark_healthy(grant: Grant) -> Grant:
-    devices = tuple(
-        DeviceHealth(health.device, replace(health.verdict, healthy=True, reason="", probe=""))
-        for health in grant.devices
-    )
-    source = devices if isinstance(grant.source, tuple) else devices[0]
-    return replace(grant, source=source, healthy=True, reason="")
+    devices = (DeviceHealth(health.device, replace(health.verdict, healthy=True)) for health in grant.devices)
+    return replace(grant, source=tuple(devices), healthy=True)
 
 
 def _describe(result: DeviceResult, pool: ClaimPool) -> str:

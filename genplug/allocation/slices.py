@@ -195,8 +195,8 @@ def digest_devices(devices: Sequence[Mapping[str, Any]]) -> str:
     The API server adds the time to taints, and writes quantities in another form. All other fields count, also those
     that genplug never sets: another client can have set them.
     """
-    text = json.dumps([_normalize_device(device) for device in devices], sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+    text = json.dumps([_normalize_device(device) for device in devices], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _digest_spec(spec: Mapping[str, Any]) -> str:
@@ -255,7 +255,7 @@ def _label(name: str, resource: str) -> str:
     """Return the name of a resource as a DNS label; labels that end like a hash always have one."""
     if _PLAIN.match(name) and len(name) <= _MAX_LABEL_CHARACTERS and not _RESERVED_END.search(name):
         return name
-    label = _OTHER.sub("-", name.lower()).strip("-")[: _MAX_LABEL_CHARACTERS - _HASH_CHARACTERS - 1].strip("-")
+    label = _OTHER.sub("-", name.lower())[: _MAX_LABEL_CHARACTERS - _HASH_CHARACTERS - 1].rstrip("-")
     return f"{label}-{_hash(resource, _HASH_CHARACTERS)}"
 
 

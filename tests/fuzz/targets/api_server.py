@@ -164,6 +164,7 @@ async def _read_watch(client: HttpClient) -> tuple[list[str], bool]:
             async for document in documents:
                 check_depth(document)
                 events.append(json.dumps(document))
+                assert len(events[-1]) <= 6 * _LIMIT_BYTES
     except (ApiError, UnreachableError) as error:
         assert str(error)
         return events, True

@@ -50,8 +50,24 @@ def refuse(pool: ClaimPool, *results: dict[str, Any], holdings: tuple[DeviceHold
     """Return the error of a claim with these results."""
     with pytest.raises(ClaimError) as refused:
         select(pool, *results, holdings=holdings)
-    assert str(refused.value).startswith("ResourceClaim default/claim-1: ")
+    assert read_reason(refused.value)
     return refused.value
+
+
+def refuse_document(document: object, code: ClaimErrorCode) -> str:
+    """Return the reason why a document is refused with a code."""
+    with pytest.raises(ClaimError) as refused:
+        parse_results(document, CLAIM, DRIVER)
+    assert refused.value.code is code
+    return read_reason(refused.value)
+
+
+def read_reason(error: ClaimError) -> str:
+    """Return the reason in an error of the claim."""
+    assert error.claim == CLAIM
+    start = "ResourceClaim default/claim-1: "
+    assert str(error).startswith(start)
+    return str(error).removeprefix(start)
 
 
 @pytest.fixture
@@ -123,9 +139,8 @@ def test_claim_without_devices_of_the_driver_has_no_results() -> None:
     ],
 )
 def test_document_that_is_not_a_claim_is_refused(document: object) -> None:
-    with pytest.raises(ClaimError, match="expected a ResourceClaim of resource") as refused:
-        parse_results(document, CLAIM, DRIVER)
-    assert refused.value.code is ClaimErrorCode.UNREADABLE
+    reason = refuse_document(document, ClaimErrorCode.UNREADABLE)
+    assert reason.startswith("expected a ResourceClaim of resource.k8s.io/v1 from the API server, found another doc")
 
 
 def test_result_without_a_device_is_refused() -> None:
@@ -149,9 +164,9 @@ def test_result_without_a_device_is_refused() -> None:
     ],
 )
 def test_name_that_the_api_server_would_not_accept_is_refused(key: str, name: str) -> None:
-    with pytest.raises(ClaimError, match="expected a name of a request, a pool or a device, found '") as refused:
-        parse(allocate_device("x0") | {key: name})
-    assert str(refused.value).isprintable()
+    reason = refuse_document(build_claim(CLAIM, allocate_device("x0") | {key: name}), ClaimErrorCode.UNREADABLE)
+    assert reason == f"expected a name of a request, a pool or a device, found {name[:300]!a}"
+    assert reason.isprintable()
 
 
 _JSON = st.recursive(
@@ -182,17 +197,18 @@ def test_any_document_has_results_or_is_refused(status: object) -> None:
 
 
 def test_claim_with_another_uid_is_refused() -> None:
-    with pytest.raises(ClaimError, match=f"expected the UID {CLAIM.uid}, found {OTHER.uid}") as refused:
-        parse_results(build_claim(OTHER), CLAIM, DRIVER)
-    assert refused.value.code is ClaimErrorCode.REPLACED
+    assert refuse_document(build_claim(OTHER), ClaimErrorCode.REPLACED) == (
+        f"expected the UID {CLAIM.uid}, found {OTHER.uid}: the claim was deleted and created again; delete the pod, "
+        "which has the former claim"
+    )
 
 
 def test_claim_without_an_allocation_is_refused() -> None:
     document = build_claim(CLAIM)
     del document["status"]["allocation"]
-    with pytest.raises(ClaimError, match="the scheduler has not allocated it") as refused:
-        parse_results(document, CLAIM, DRIVER)
-    assert refused.value.code is ClaimErrorCode.NOT_ALLOCATED
+    assert refuse_document(document, ClaimErrorCode.NOT_ALLOCATED) == (
+        "the scheduler has not allocated it, or not any more; create the pod again"
+    )
 
 
 @pytest.mark.parametrize(("source", "place"), [("FromClass", "its DeviceClass"), ("FromClaim", "its spec")])
@@ -200,16 +216,18 @@ def test_parameters_for_the_driver_are_refused(source: str, place: str) -> None:
     others = {"source": source, "opaque": {"driver": "other.example", "parameters": {"a": 1}}}
     ours = {"source": source, "requests": ["gpu"], "opaque": {"driver": DRIVER, "parameters": {"a": 1}}}
     parse_results(build_claim(CLAIM, allocate_device("x0"), config=[others]), CLAIM, DRIVER)
-    with pytest.raises(ClaimError, match=f"{place} has parameters for the driver genplug.io") as refused:
-        parse_results(build_claim(CLAIM, allocate_device("x0"), config=[others, ours]), CLAIM, DRIVER)
-    assert refused.value.code is ClaimErrorCode.PARAMETERS
+    document = build_claim(CLAIM, allocate_device("x0"), config=[others, ours])
+    assert refuse_document(document, ClaimErrorCode.PARAMETERS) == (
+        f"{place} has parameters for the driver genplug.io, which accepts none; remove them from 'config'"
+    )
 
 
 def test_more_devices_than_the_limit_are_refused() -> None:
     results = [allocate_device(f"x{number}") for number in range(33)]
     assert len(parse(*results[:32])) == 32
-    with pytest.raises(ClaimError, match=r"it has 33 devices of the driver genplug\.io, and at most 32"):
-        parse(*results)
+    assert refuse_document(build_claim(CLAIM, *results), ClaimErrorCode.NOT_ALLOCATED) == (
+        "it has 33 devices of the driver genplug.io, and at most 32 are prepared; request fewer"
+    )
 
 
 def test_healthy_devices_are_selected_in_the_order_of_the_results(pool: ClaimPool) -> None:
@@ -222,13 +240,18 @@ def test_healthy_devices_are_selected_in_the_order_of_the_results(pool: ClaimPoo
 
 def test_unknown_pool_is_refused(pool: ClaimPool) -> None:
     error = refuse(pool, allocate_device("x0", pool="node-1/gone"))
-    assert "device x0: this node has no pool node-1/gone" in str(error)
+    assert read_reason(error) == (
+        "device x0: this node has no pool node-1/gone; its resource was removed or renamed; create the pod again"
+    )
     assert error.code is ClaimErrorCode.UNKNOWN_DEVICE
 
 
 def test_unknown_device_is_refused(pool: ClaimPool) -> None:
     error = refuse(pool, allocate_device("x9"))
-    assert "device x9 of a.example/x is not on this node" in str(error)
+    assert read_reason(error) == (
+        "device x9 of a.example/x is not on this node; it was removed from the hardware or the configuration; plug it "
+        "in, or create the pod again"
+    )
     assert error.code is ClaimErrorCode.UNKNOWN_DEVICE
 
 
@@ -237,22 +260,37 @@ def test_device_that_is_not_published_any_more_is_refused_with_the_reason(pool: 
     left_out = (LeftOut("x0", "the attribute model has no value"),)
     changed = replace(pool, published=replace(pool.published, devices=tuple(others), left_out=left_out))
     error = refuse(changed, allocate_device("x0"))
-    assert "device x0 of a.example/x is not published any more: the attribute model has no value" in str(error)
+    assert error.code is ClaimErrorCode.UNKNOWN_DEVICE
+    assert read_reason(error) == (
+        "device x0 of a.example/x is not published any more: the attribute model has no value; create the pod again"
+    )
 
 
 def test_published_name_stands_for_another_id(pool: ClaimPool) -> None:
     [first, *others] = pool.published.devices
     renamed = replace(pool, published=replace(pool.published, devices=(replace(first, name="a-b"), *others)))
     assert [grant.grant.id for grant in select(renamed, allocate_device("a-b"))] == ["x0"]
+    assert read_reason(refuse(renamed, allocate_device("x0"))) == (
+        "device x0 of a.example/x is not published any more: it has another name now; create the pod again"
+    )
 
 
 def test_device_of_another_prepared_claim_is_refused_with_its_holder(pool: ClaimPool) -> None:
     error = refuse(pool, allocate_device("x0"), holdings=(DeviceHolding(OTHER, POOL, "x0"),))
-    assert f"device x0 of a.example/x is still prepared for the ResourceClaim default/claim-2 (UID {OTHER.uid})" in str(
-        error
+    assert read_reason(error) == (
+        f"device x0 of a.example/x is still prepared for the ResourceClaim default/claim-2 (UID {OTHER.uid}); it "
+        "becomes free when the pod of that claim has ended"
     )
     assert isinstance(error, DeviceHeldError)
     assert (error.code, error.holder) == (ClaimErrorCode.DEVICE_IN_USE, OTHER)
+    # The pod-resources API of the kubelet has no UID.
+    named = replace(OTHER, uid="")
+    error = refuse(pool, allocate_device("x0"), holdings=(DeviceHolding(named, POOL, "x0"),))
+    assert read_reason(error) == (
+        "device x0 of a.example/x is still prepared for the ResourceClaim default/claim-2; it becomes free when the "
+        "pod of that claim has ended"
+    )
+    assert select(pool, allocate_device("x0"), holdings=(DeviceHolding(replace(CLAIM, uid=""), POOL, "x0"),))
 
 
 def test_device_that_the_claim_itself_or_another_pool_has_is_free(pool: ClaimPool) -> None:
@@ -270,6 +308,7 @@ def test_admin_access_gets_a_device_of_another_claim_and_holds_none(pool: ClaimP
 def test_device_that_is_allocated_twice_in_a_claim_is_refused(pool: ClaimPool) -> None:
     assert len(select(pool, allocate_device("x0"), allocate_device("x0", "monitor", admin=True))) == 2
     error = refuse(pool, allocate_device("x0"), allocate_device("x0", "other"))
+    assert error.code is ClaimErrorCode.DEVICE_IN_USE
     assert "device x0 of a.example/x is allocated to it twice" in str(error)
 
 
@@ -293,6 +332,7 @@ def test_unhealthy_device_is_refused_with_the_reason(pool: ClaimPool) -> None:
         ({"key": GONE.key, "operator": "Exists"}, True),
         ({"operator": "Exists"}, True),
         ({"key": GONE.key, "value": "gone"}, True),
+        ({"key": GONE.key, "operator": "", "value": "gone"}, True),
         ({"key": GONE.key, "operator": "Equal", "value": "gone", "effect": "NoSchedule"}, True),
         ({"key": GONE.key, "operator": "Equal", "value": "hot"}, False),
         ({"key": "other", "operator": "Exists"}, False),
@@ -322,8 +362,10 @@ def test_every_taint_with_an_effect_has_to_be_tolerated(pool: ClaimPool) -> None
 def test_unhealthy_device_without_a_taint_is_refused_for_any_toleration(pool: ClaimPool) -> None:
     *others, last = pool.published.devices
     untainted = replace(pool, published=replace(pool.published, devices=(*others, replace(last, taints=()))))
-    error = refuse(untainted, allocate_device("x3", tolerations=[{"operator": "Exists"}]))
-    assert error.code is ClaimErrorCode.DEVICE_UNHEALTHY
+    unpublished = replace(pool, published=replace(pool.published, devices=tuple(others)))
+    for changed in (untainted, unpublished):
+        error = refuse(changed, allocate_device("x3", tolerations=[{"operator": "Exists"}]))
+        assert error.code is ClaimErrorCode.DEVICE_UNHEALTHY
 
 
 def test_edits_have_the_node_of_each_device_and_the_environment_of_the_request(
@@ -331,6 +373,7 @@ def test_edits_have_the_node_of_each_device_and_the_environment_of_the_request(
 ) -> None:
     grants = select(pool, allocate_device("x2"), allocate_device("x0"), allocate_device("x1", "other"))
     edits = build_claim_edits(CLAIM, grants, tree.host)
+    assert tuple(device.grant for device in edits) == grants
     assert [[node.host_path for node in device.edits.nodes] for device in edits] == [
         ["/dev/x2"],
         ["/dev/x0"],
@@ -341,6 +384,12 @@ def test_edits_have_the_node_of_each_device_and_the_environment_of_the_request(
         {"DEVICES": "x0,x2"},
         {"DEVICES": "x1"},
     ]
+
+
+def test_edits_have_no_annotations_which_cdi_does_not_have(tree: DeviceTree) -> None:
+    pool = build_pool(build_offer(build_resource(annotations={"a": "b"}), tree.make_healthy("x0")))
+    [device] = build_claim_edits(CLAIM, select(pool, allocate_device("x0")), tree.host)
+    assert device.edits.annotations == ()
 
 
 def test_unhealthy_device_that_is_tolerated_gets_its_edits(tree: DeviceTree, pool: ClaimPool) -> None:
@@ -412,6 +461,7 @@ def test_program_that_the_policy_forbids_is_refused(tree: DeviceTree) -> None:
     with pytest.raises(ClaimError, match="running /bin/reset before a container starts") as refused:
         list_claim_programs(CLAIM, select(pool, allocate_device("x0")))
     assert refused.value.code is ClaimErrorCode.PRE_START
+    assert read_reason(refused.value)
 
 
 _RESULTS = st.lists(

@@ -76,6 +76,12 @@ def reason_of(resource: Resource, device: Device | DeviceHealth) -> str:
     return found.left_out[0].reason
 
 
+def test_published_resource_has_the_names_and_ids_of_its_devices() -> None:
+    found = publish(serve(), make_device("x0"))
+    assert found.resource == NAME
+    assert [(device.name, device.device_id) for device in found.devices] == [("x0", "x0")]
+
+
 def test_every_device_has_its_resource_and_its_id() -> None:
     assert attributes_of(serve(), make_device("x0")) == {"resource": NAME, "device": "x0"}
 
@@ -96,6 +102,7 @@ def test_tokens_have_the_values_of_all_devices_and_one_device_attribute() -> Non
     x1 = make_device("x1", {"model": ("a",), "name": ("x1",)}, numa=(1,))
     published = publish(resource, x0, x1).devices
     assert [device.name.rpartition("-")[2] for device in published] == ["t0", "t1", "t2"]
+    assert [device.device_id for device in published] == [device.name for device in published]
     (attributes,) = {tuple(device.attributes.items()) for device in published}
     assert dict(attributes) == {
         "resource": NAME,
@@ -128,7 +135,9 @@ def test_attributes_have_the_type_of_the_configuration() -> None:
         model="${model}",
         ports=(AttributeType.INT, "${ports}"),
         vendor=(AttributeType.INT, "0x10de"),
+        zero=(AttributeType.INT, "0"),
         removable=(AttributeType.BOOL, "${removable}"),
+        fast=(AttributeType.BOOL, "Y"),
         firmware=(AttributeType.VERSION, "${fw}.0"),
     )
     values = {"model": ("A100",), "ports": ("2",), "removable": ("N",), "fw": ("1.2",)}
@@ -136,7 +145,9 @@ def test_attributes_have_the_type_of_the_configuration() -> None:
         ("model", "A100"),
         ("ports", 2),
         ("vendor", 0x10DE),
+        ("zero", 0),
         ("removable", False),
+        ("fast", True),
         ("firmware", Version("1.2.0")),
     ]
 
@@ -160,6 +171,7 @@ def test_capacity_is_in_the_form_of_the_api_server() -> None:
     [
         (AttributeType.STRING, "${a}", "refers to 'a', which the device does not have"),
         (AttributeType.STRING, 65 * "x", f"renders to '{64 * 'x'}…', which has 65 bytes, at most 64 are allowed"),
+        (AttributeType.INT, 64 * "x", f"renders to '{64 * 'x'}', which is not an integer of 64 bits"),
         (AttributeType.INT, "four", "renders to 'four', which is not an integer of 64 bits"),
         (AttributeType.BOOL, "", "renders to '', which is not a boolean: true or false, 1 or 0, Y or N"),
         (AttributeType.VERSION, "2.1", "renders to '2.1', which is not a semantic version, for example 2.1.0"),
@@ -186,9 +198,9 @@ def test_optional_attribute_is_left_out_only_if_it_has_no_value() -> None:
 
 def test_reasons_are_counted_from_the_fourth_on() -> None:
     resource = serve(a="${a}", b="${b}", c="${c}", d="${d}", e="${e}")
-    reasons = reason_of(resource, make_device("x0")).split("; ")
-    assert len(reasons) == 4
-    assert reasons[3] == "and 2 more reasons"
+    reasons = [f"publish.attributes.{name} refers to '{name}', which the device does not have" for name in "abc"]
+    assert reason_of(resource, make_device("x0")) == f"{'; '.join(reasons)}; and 2 more reasons"
+    assert reason_of(resource, make_device("x0", {"d": ("1",), "e": ("1",)})) == "; ".join(reasons)
 
 
 def test_verbatim_id_that_is_not_a_dns_label_is_left_out() -> None:
@@ -200,6 +212,7 @@ def test_resource_name_that_does_not_fit_into_its_attribute_is_left_out() -> Non
     assert reason_of(replace(serve(), name=name), make_device("x0")) == (
         "its resource name has 70 bytes, and the attribute 'resource' has at most 64"
     )
+    assert attributes_of(replace(serve(), name=name[:64]), make_device("x0"))["resource"] == name[:64]
 
 
 def test_withheld_device_is_left_out_with_its_reason(tree: DeviceTree) -> None:
@@ -228,6 +241,7 @@ def fail(device: Device, probe: str, gone_since: float | None = None) -> DeviceH
         ("PCIe link (width)", None, "PCIe-link-width"),
         ("-_.", None, "unhealthy"),
         (70 * "a", None, 63 * "a"),
+        ("_X ray X_", None, "X-ray-X"),
     ],
 )
 def test_unhealthy_device_has_a_taint_with_the_failed_probe(probe: str, gone_since: float | None, value: str) -> None:
@@ -238,7 +252,15 @@ def test_unhealthy_device_has_a_taint_with_the_failed_probe(probe: str, gone_sin
 def test_faulty_device_is_left_out_and_not_tainted() -> None:
     device = make_device("x0", faults=("companion /dev/ctl does not exist",))
     entry = DeviceHealth(device, Verdict(healthy=False, reason=device.faults[0], since=0, probe="presence"))
-    assert reason_of(serve(), entry) == "companion /dev/ctl does not exist"
+    found = publish(serve(), entry)
+    assert found.devices == ()
+    assert found.left_out == (LeftOut("x0", "companion /dev/ctl does not exist"),)
+
+
+def test_unhealthy_grant_without_an_unhealthy_device_has_a_taint_too() -> None:
+    offer = build_offer(serve(), mark_healthy(make_device("x0"))).mark_unhealthy({"x0": "a claim holds it"})
+    (published,) = publish_resource(offer).devices
+    assert published.taints == (Taint("genplug.io/unhealthy", "unhealthy", "NoSchedule"),)
 
 
 def test_pool_is_tainted_only_without_a_healthy_device_and_ignores_faulty_devices() -> None:
@@ -281,10 +303,10 @@ def test_unchanged_device_is_not_evaluated_again() -> None:
 
 
 def test_change_of_the_resource_evaluates_all_devices() -> None:
-    publisher, device = ResourcePublisher(), make_device("x0", {"model": ("a",)})
-    assert "model" not in publisher.publish(build_offer(serve(), mark_healthy(device))).devices[0].attributes
-    resource = serve(model="${model}")
-    assert publisher.publish(build_offer(resource, mark_healthy(device))).devices[0].attributes["model"] == "a"
+    publisher, offer = ResourcePublisher(), build_offer(serve(), mark_healthy(make_device("x0", {"model": ("a",)})))
+    assert "model" not in publisher.publish(offer).devices[0].attributes
+    changed = replace(offer, resource=serve(model="${model}"))
+    assert publisher.publish(changed).devices[0].attributes["model"] == "a"
 
 
 # The alphabets are texts, and each strategy is built once: for a class of characters and for a regular expression,

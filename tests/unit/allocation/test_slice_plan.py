@@ -308,6 +308,17 @@ def test_largest_generation_is_left_by_creating_the_slices_again() -> None:
     assert {found.generation for found in server.actual} == {1}
 
 
+def test_largest_generation_is_used() -> None:
+    pool = build(RESOURCES[0], devices_of(70))
+    server = Server()
+    run(server, [build(RESOURCES[0], devices_of(70, value=1))])
+    for name, found in server.slices.items():
+        server.slices[name] = replace(found, generation=MAX_GENERATION - 1)
+    writes = run(server, [pool])
+    assert [type(write) for write in writes] == [UpdateSlice, UpdateSlice]
+    assert {found.generation for found in server.actual} == {MAX_GENERATION}
+
+
 def test_slice_that_the_server_changed_is_not_written_again_until_the_devices_change() -> None:
     pool = build(RESOURCES[0], devices_of(3))
     server = Server()
@@ -347,6 +358,15 @@ def test_dropped_taints_are_found_in_the_answer() -> None:
     assert find_dropped_fields(devices, answer) == ()
     del answer["spec"]["devices"][1]["taints"]
     assert find_dropped_fields(devices, answer) == ("taints",)
+    del answer["spec"]["devices"][0]["capacity"]
+    assert find_dropped_fields(devices, answer) == ("capacity", "taints")
+    assert find_dropped_fields(devices, {}) == ("attributes", "capacity", "taints")
+
+
+@pytest.mark.parametrize("answer", [{"spec": 1}, {"spec": {"devices": 1}}, {"spec": {"devices": [1]}}])
+def test_answer_that_is_not_a_slice_is_an_error(answer: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="expected a ResourceSlice, found an object with another type of field: 'int'"):
+        find_dropped_fields((), answer)
 
 
 def test_digest_of_a_wanted_slice_is_that_of_its_devices() -> None:

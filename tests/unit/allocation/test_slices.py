@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from genplug.allocation.published import PublishedDevice, PublishedResource, Taint, Version
 from genplug.allocation.slice_plan import find_dropped_fields, plan_writes
 from genplug.allocation.slices import (
+    ActualSlice,
     SliceScope,
     WantedPool,
     build_pool,
@@ -72,6 +73,43 @@ def test_pool_name_contains_node_and_resource() -> None:
     assert pool_name("node-1", "vendor.example/thing") == "node-1/vendor.example/thing"
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("x", "x"),
+        (63 * "a", 63 * "a"),
+        ("Sriov_X", "sriov-x-dxnyys"),
+        (f"A{54 * 'a'}_{7 * 'b'}", f"{55 * 'a'}-xfq4zd"),
+        (f"A{62 * 'a'}", f"{56 * 'a'}-v6cay6"),
+    ],
+)
+def test_pool_name_of_a_resource_is_the_same_in_every_release(name: str, label: str) -> None:
+    assert pool_name("n", f"example.com/{name}") == f"n/example.com/{label}"
+
+
+def test_slice_name_is_the_same_in_every_release() -> None:
+    assert slice_name(SCOPE, "node-1/example.com/x", 7) == "genplug.io-node-1-7zkvoa2hjocb-007"
+
+
+@pytest.mark.parametrize(
+    ("node", "kept"),
+    [
+        (239 * "a", 239 * "a"),
+        (240 * "a", f"{226 * 'a'}-wku5cyhcveju"),
+        (f"-{223 * 'a'}-.{15 * 'b'}", f"-{223 * 'a'}-ypfdknqfjhre"),
+    ],
+)
+def test_name_of_a_node_is_shortened_only_if_the_pool_name_is_too_long(node: str, kept: str) -> None:
+    assert pool_name(node, "example.com/x") == f"{kept}/example.com/x"
+
+
+def test_name_of_a_slice_has_as_much_of_the_node_as_is_allowed() -> None:
+    scope = SliceScope(f"{53 * 'd'}.example.io", 253 * "a", "")
+    name = slice_name(scope, "pool", 0)
+    assert len(name) == 253
+    assert name.startswith(f"{scope.driver}-{150 * 'a'}")
+
+
 def test_resource_that_is_not_a_label_gets_a_hash() -> None:
     names = {pool_name("n", f"example.com/{name}") for name in ("Sriov_X", "sriov_x", "sriov.x", "sriov-x")}
     assert len(names) == 4
@@ -95,6 +133,7 @@ def test_long_names_of_nodes_are_cut_and_differ() -> None:
 def test_devices_are_cut_into_slices_of_64_in_their_order(count: int, sizes: list[int]) -> None:
     resource = published(count)
     pool = build_pool(resource, SCOPE)
+    assert pool.resource == "example.com/x"
     assert [len(part.devices) for part in pool.slices] == sizes
     assert tuple(device for part in pool.slices for device in part.devices) == resource.devices
     assert [part.name for part in pool.slices] == sorted(part.name for part in pool.slices)
@@ -126,6 +165,63 @@ def test_slice_of_the_server_has_the_number_of_its_devices_and_of_those_with_tai
     pool = build_pool(PublishedResource("example.com/x", devices), SCOPE)
     document = slice_document(SCOPE, pool, pool.slices[0], 1, uid="u", resource_version="7")
     assert (read_slice(document).devices, read_slice(document).tainted) == (3, 1)
+
+
+def test_slice_is_read_with_all_its_fields() -> None:
+    pool = build_pool(published(2), SCOPE)
+    document = slice_document(SCOPE, pool, pool.slices[0], 3, uid="u", resource_version="7")
+    expected = ActualSlice(
+        name=pool.slices[0].name,
+        uid="u",
+        resource_version="7",
+        driver="genplug.io",
+        node="node-1",
+        pool="node-1/example.com/x",
+        generation=3,
+        count=1,
+        content=pool.slices[0].content,
+        owners=("uid-1",),
+        writer="",
+        devices=2,
+        tainted=0,
+    )
+    assert read_slice(document) == expected
+    del document["spec"]["nodeName"]
+    assert read_slice(document) == replace(expected, node="")
+
+
+def test_new_slice_has_neither_a_uid_nor_a_version() -> None:
+    pool = build_pool(published(1), SCOPE)
+    assert set(slice_document(SCOPE, pool, pool.slices[0], 1)["metadata"]) == {"name", "ownerReferences"}
+    metadata = slice_document(SCOPE, pool, pool.slices[0], 1, uid="u")["metadata"]
+    assert (metadata["uid"], metadata["resourceVersion"]) == ("u", "")
+
+
+@pytest.mark.parametrize(
+    ("entries", "writer"),
+    [
+        ([], ""),
+        ([{"time": "2026-01-01T00:00:00Z"}], ""),
+        ([{"manager": "a", "time": "2026-01-02"}, {"manager": "b", "time": "2026-01-01"}, {"manager": "c"}], "a"),
+        ([{"manager": "a", "time": "2026-01-02"}, {"manager": "b", "time": "2026-01-02"}], "b"),
+    ],
+)
+def test_writer_is_the_manager_with_the_latest_time(entries: list[dict[str, str]], writer: str) -> None:
+    pool = build_pool(published(1), SCOPE)
+    document = slice_document(SCOPE, pool, pool.slices[0], 1, uid="u", resource_version="7")
+    document["metadata"]["managedFields"] = entries
+    assert read_slice(document).writer == writer
+
+
+def test_digest_does_not_depend_on_the_order_of_keys() -> None:
+    first = {"name": "x0", "attributes": {"a": {"int": 1}, "b": {"int": 2}}}
+    second = {"attributes": {"b": {"int": 2}, "a": {"int": 1}}, "name": "x0"}
+    assert digest_devices([first]) == digest_devices([second])
+
+
+def test_digests_of_different_texts_that_are_not_quantities_differ() -> None:
+    first, second = ({"name": "x0", "capacity": {"memory": {"value": text}}} for text in ("no", "other"))
+    assert digest_devices([first]) != digest_devices([second])
 
 
 def test_document_has_the_fields_of_the_api() -> None:
