@@ -113,12 +113,12 @@ class ControlPlane:
     def suspend_server(self) -> None:
         """Stop the process of the API server without its end, so that requests hang."""
         assert self._server
-        self._server.send(signal.SIGSTOP)
+        self._server.suspend()
 
     def resume_server(self) -> None:
         """Continue the process of the API server."""
         assert self._server
-        self._server.send(signal.SIGCONT)
+        self._server.resume()
 
     def _build_gates(self) -> list[str]:
         features = select_features(self._binaries)

@@ -105,6 +105,15 @@ class Program:
         self.send(number)
         self._process.wait(30)
 
+    def suspend(self) -> None:
+        """Stop the program without its end."""
+        self.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Continue a program that is stopped, and nsenter, which stops with its child and continues it."""
+        self._process.send_signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the program; nsenter, its parent, does not pass on signals."""
         for child in Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split():

@@ -45,6 +45,7 @@ _COLUMNS = {
     "CLAIM": ".status.extendedResourceClaimStatus.resourceClaimName",
 }
 _PODS = f"kubectl get pods --output custom-columns={','.join(':'.join(column) for column in _COLUMNS.items())}"
+_RELEASE = "genplug deploy/helm/genplug --namespace genplug --values values.yaml --wait --hide-notes"
 _STATUS = "kubectl exec --namespace genplug daemonset/genplug -- genplug status"
 _UNSCHEDULABLE = """'jsonpath={.status.conditions[?(@.type=="PodScheduled")].reason}=Unschedulable'"""
 _RESTART = "systemctl restart kubelet"
@@ -53,7 +54,7 @@ _STEPS: tuple[tuple[str, ...], ...] = (
     (
         "# Four devices are served by the device plugin API, and two pods use a device each.",
         "cat values.yaml",
-        "helm install genplug deploy/helm/genplug --namespace genplug --create-namespace --values values.yaml --wait",
+        f"helm install {_RELEASE} --create-namespace",
         r"kubectl wait node/node-1 --for 'jsonpath={.status.allocatable.devices\.example\.com/serial}=4'",
         "cat pod.yaml",
         "sed 's/NAME/old-1/' pod.yaml | kubectl apply --filename -",
@@ -64,7 +65,7 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "# The resource changes to DRA.",
         "sed --in-place 's/serial:/&\\n      serve: dra/' values.yaml",
         "tail -4 values.yaml",
-        "helm upgrade genplug deploy/helm/genplug --namespace genplug --values values.yaml --wait",
+        f"helm upgrade {_RELEASE}",
         "kubectl annotate pods --all --namespace genplug edited=now   # the kubelet updates the file at once",
         r"kubectl wait node/node-1 --for 'jsonpath={.status.allocatable.devices\.example\.com/serial}=0'",
         _STATUS,
@@ -96,7 +97,7 @@ _STEPS: tuple[tuple[str, ...], ...] = (
     (
         "# The last old pod ends, and with it the endpoint of the device plugin API.",
         "kubectl delete pod old-2",
-        f"until {_STATUS} | grep --quiet '^no resource'; do sleep 1; done",
+        f"while {_STATUS} | grep --quiet 'is kept'; do sleep 1; done",
         _STATUS,
     ),
 )

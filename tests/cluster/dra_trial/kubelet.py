@@ -8,17 +8,20 @@ from tests.cluster.dra_trial.holders import build_holder
 from tests.cluster.dra_trial.trial import Trial, is_complete
 from tests.cluster.dra_trial.watch import Watch
 
+_PAUSE_SECONDS = 6.0
+"""A pause between restarts: the agent writes a slice that it has written ten times in a minute only every 10 s."""
 PODS = ("kept-0", "kept-1", "kept-2")
 
 
-def restart_kubelet(trial: Trial, repeats: int = 20) -> list[Figure]:
+def restart_kubelet(trial: Trial, repeats: int = 20, pause: float = _PAUSE_SECONDS) -> list[Figure]:
     """Kill and start the kubelet, which deletes all slices of the node, while three pods have claims."""
     back, gaps, ready, memory = list[float](), list[float](), list[float](), list[int]()
     with trial.watch_slices() as slices, trial.watch_pods() as pods:
         slices.wait(is_complete)
-        trial.create_pods(pods, *(build_holder(name, "thing", "thing") for name in PODS))
+        trial.create_holders(pods, *(build_holder(name, "thing", "thing") for name in PODS))
         with trial.check_holders(*PODS) as figures:
             for number in range(repeats):
+                time.sleep(pause if number else 0)
                 started, deleted, complete = _restart(trial, slices)
                 back.append(complete - started)
                 gaps.append(complete - deleted)

@@ -28,7 +28,7 @@ def migrate_to_dra(trial: Trial, pods: int = 200, seconds: float = _CACHE_SECOND
     cluster = trial.cluster
     cluster.wait_allocatable(MOTOR, COUNTS["motor"])
     with trial.watch_pods() as watch, trial.watch_slices() as slices:
-        trial.create_pods(watch, *(build_holder(name, "motor") for name in _HOLDERS))
+        trial.create_holders(watch, *(build_holder(name, "motor") for name in _HOLDERS))
         with trial.check_holders(*_HOLDERS, ended=1) as figures:
             trial.apply_values(motor="dra")
             free = COUNTS["motor"] - len(_HOLDERS)
@@ -67,7 +67,7 @@ def migrate_to_device_plugin(trial: Trial, pods: int = 100) -> list[Figure]:
     """Serve a resource by the device plugin API while two pods have devices of it by DRA."""
     cluster = trial.cluster
     with trial.watch_pods() as watch, trial.watch_slices() as slices:
-        trial.create_pods(watch, *(build_holder(name, "motor") for name in _HOLDERS))
+        trial.create_holders(watch, *(build_holder(name, "motor") for name in _HOLDERS))
         with trial.check_holders(*_HOLDERS) as figures:
             trial.apply_values(motor="devicePlugin")
             started = time.monotonic()

@@ -25,7 +25,7 @@ def stop_api_server(trial: Trial, seconds: float = 300, *, hangs: bool = False, 
     """
     cluster, node = trial.cluster, trial.cluster.node
     with trial.watch_pods() as watch:
-        trial.create_pods(watch, build_holder(_POD, "thing", "thing"))
+        trial.create_holders(watch, build_holder(_POD, "thing", "thing"))
         pod = watch.objects[_POD]
     before = _allocate(trial, "before", pods)
     count, starts = len(node.list_allocatable_devices()[FUSE]), count_starts(trial.machine)[_POD]

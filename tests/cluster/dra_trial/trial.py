@@ -122,6 +122,13 @@ class Trial:
         ready = [pods.find(name, is_ready, seconds) for name in names]
         return [at - pods.find(name, lambda _: True) for name, at in zip(names, ready, strict=True)]
 
+    def create_holders(self, pods: Watch, *built: dict[str, Any]) -> None:
+        """Create pods of :mod:`tests.cluster.dra_trial.holders`, and wait until their programs have started."""
+        starts = count_starts(self.machine)
+        self.create_pods(pods, *built)
+        names = [pod["metadata"]["name"] for pod in built]
+        poll_until(lambda: all(count_starts(self.machine).get(name, 0) > starts.get(name, 0) for name in names))
+
     def delete_pods(self, pods: Watch, *names: str, seconds: float = 60) -> None:
         """Delete pods and wait until they have ended."""
         self.cluster.kubectl("delete", "pod", "--wait=false", *names)
