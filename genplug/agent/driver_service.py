@@ -17,7 +17,8 @@ from genplug.agent.claim_source import ApiClaimSource
 from genplug.agent.claims import ClaimInputs, Claims
 from genplug.agent.driver import RETRY_SECONDS, DriverHooks
 from genplug.agent.publisher import Publisher
-from genplug.agent.publisher_state import UNSUPPORTED_KUBELET, Phase, PoolStatus, PublisherStatus, Registration
+from genplug.agent.publisher_state import UNSUPPORTED_KUBELET, Phase, Registration
+from genplug.agent.publisher_status import PoolStatus, PublisherStatus
 from genplug.agent.settings import Settings
 from genplug.agent.supervision import Supervised
 from genplug.agent.usage_poller import FIRST_POLL_PATIENCE_SECONDS

@@ -1,4 +1,4 @@
-"""Publishes devices as ResourceSlices: runs the actions that :mod:`genplug.agent.publisher_state` decides.
+"""Publishes devices as ResourceSlices: runs the actions that :mod:`genplug.agent.publisher_decision` decides.
 
 This module is imported only if a resource is served by Dynamic Resource Allocation.
 """
@@ -8,20 +8,21 @@ import random
 import time
 from collections.abc import Callable
 
-from genplug.agent.publisher_state import (
+from genplug.agent.publisher_actions import (
     Action,
-    ActionFailed,
     CloseWatch,
     ListSlices,
-    NodeRead,
     Notice,
     OpenWatch,
     ProbeTaints,
-    PublisherEvent,
-    PublisherState,
-    PublisherStatus,
     ReadNode,
-    Registration,
+    WriteSlice,
+)
+from genplug.agent.publisher_decision import decide
+from genplug.agent.publisher_events import (
+    ActionFailed,
+    NodeRead,
+    PublisherEvent,
     RegistrationChanged,
     SliceSeen,
     SlicesListed,
@@ -30,11 +31,10 @@ from genplug.agent.publisher_state import (
     WantedChanged,
     WatchEnded,
     WatchOpened,
-    WriteSlice,
-    apply_event,
-    build_status,
-    decide,
 )
+from genplug.agent.publisher_state import PublisherState, Registration
+from genplug.agent.publisher_status import PublisherStatus, build_status
+from genplug.agent.publisher_transitions import apply_event
 from genplug.agent.wakeup import Wakeup
 from genplug.allocation.published import PublishedResource
 from genplug.allocation.slices import SliceScope, WantedPool, build_pool

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from genplug.agent import publisher_state
+from genplug.agent import publisher_failures, publisher_write_limits
 from genplug.agent.publisher import Publisher
 from genplug.agent.publisher_state import Phase, Registration
 from genplug.allocation.published import PublishedResource
@@ -83,7 +83,8 @@ async def run(server: ApiServerStandIn, directory: Path) -> AsyncIterator[Runnin
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write without pauses; tests with a simulated time are in test_publisher_state."""
     for name in ("WRITE_SECONDS", "SLOW_WRITE_SECONDS"):
-        monkeypatch.setattr(publisher_state, name, 0.01)
+        monkeypatch.setattr(publisher_write_limits, name, 0.01)
+    monkeypatch.setattr(publisher_failures, "WRITE_SECONDS", 0.01)
     for name in (
         "MAX_RETRY_SECONDS",
         "MAX_CONNECT_RETRY_SECONDS",
@@ -91,7 +92,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         "FORBIDDEN_SECONDS",
         "MISSING_NODE_SECONDS",
     ):
-        monkeypatch.setattr(publisher_state, name, 0.05)
+        monkeypatch.setattr(publisher_failures, name, 0.05)
 
 
 @pytest_asyncio.fixture

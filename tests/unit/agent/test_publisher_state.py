@@ -8,21 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from genplug.agent.publisher_state import (
-    ActionFailed,
+from genplug.agent.publisher_actions import (
     CloseWatch,
-    Decision,
     ListSlices,
-    NodeRead,
     Notice,
     OpenWatch,
-    Phase,
-    PoolStatus,
     ProbeTaints,
-    PublisherEvent,
-    PublisherState,
     ReadNode,
-    Registration,
+    WriteSlice,
+)
+from genplug.agent.publisher_decision import Decision, decide
+from genplug.agent.publisher_events import (
+    ActionFailed,
+    NodeRead,
+    PublisherEvent,
     RegistrationChanged,
     SliceSeen,
     SlicesListed,
@@ -31,11 +30,10 @@ from genplug.agent.publisher_state import (
     WantedChanged,
     WatchEnded,
     WatchOpened,
-    WriteSlice,
-    apply_event,
-    build_status,
-    decide,
 )
+from genplug.agent.publisher_state import Phase, PublisherState, Registration
+from genplug.agent.publisher_status import PoolStatus, build_status
+from genplug.agent.publisher_transitions import apply_event
 from genplug.allocation.published import PublishedResource
 from genplug.allocation.slice_plan import CreateSlice, DeleteSlice, UpdateSlice
 from genplug.allocation.slices import (
