@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,16 @@ def build_record(targets: Iterable[Target], state: State, previous: Path | None 
     """
     rows: list[tuple[str, ...]] = []
     total, fixed, unfixed = Statistics(), 0, 0
-    recorded = _read_runs(previous) if previous is not None and previous.exists() else {}
+    recorded = json.loads(previous.read_text())["rows"] if previous is not None and previous.exists() else []
+    cells_by_title = {title: tuple(cells[:4]) for title, *cells in recorded}
     for target in targets:
-        run = state.statistics.get(target.name) or recorded.get(target.title) or Statistics()
+        run = state.statistics.get(target.name, Statistics())
+        cells = (*_format_run(run), format_number(run.edges))
+        if target.name not in state.statistics and target.title in cells_by_title:
+            cells = cells_by_title[target.title]
+            run = _parse_run(cells)
         kept, found = len(read_findings(target)), len(state.list_findings(target))
-        rows.append((target.title, *_format_run(run), format_number(run.edges), str(kept), str(found)))
+        rows.append((target.title, *cells, str(kept), str(found)))
         total.inputs, total.seconds = total.inputs + run.inputs, total.seconds + run.seconds
         fixed, unfixed = fixed + kept, unfixed + found
     rows.append(("all", *_format_run(total), "", str(fixed), str(unfixed)))
@@ -59,13 +64,10 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def _read_runs(path: Path) -> dict[str, Statistics]:
-    """Return the runs of a record by the titles of targets; the speed gives the seconds."""
-    runs = {}
-    for title, *cells in json.loads(path.read_text())["rows"][:-1]:
-        inputs, _, speed, edges = (int(cell.replace(" ", "")) for cell in cells[:4])
-        runs[title] = Statistics(inputs, inputs / speed if speed else 0.0, edges)
-    return runs
+def _parse_run(cells: Sequence[str]) -> Statistics:
+    """Return the run of a row; its speed gives the seconds, because the minutes are rounded more."""
+    inputs, _, speed, edges = (int(cell.replace(" ", "")) for cell in cells)
+    return Statistics(inputs, inputs / speed if speed else 0.0, edges)
 
 
 def _format_run(run: Statistics) -> tuple[str, str, str]:
