@@ -175,7 +175,7 @@ async def test_socket_in_a_directory_is_registered_and_hidden_files_are_ignored(
 async def test_socket_without_a_server_is_refused_without_a_status(
     kubelet: DraKubelet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genplug.testing.dra._DIAL_SECONDS", 0.1)
+    monkeypatch.setattr("genplug.testing.dra.plugin_manager._DIAL_SECONDS", 0.1)
     mknod(kubelet.registry / "dead.sock", stat.S_IFSOCK | 0o600)
     await kubelet.wait_for(lambda: bool(kubelet.refused))
     assert not kubelet.refused[0].is_sent
