@@ -5,7 +5,7 @@ This module is imported only if a resource is served by Dynamic Resource Allocat
 
 from collections.abc import Mapping
 
-from genplug.agent.claims import ClaimReadError
+from genplug.agent.claim_inputs import ClaimReadError
 from genplug.cluster.account import AccountError
 from genplug.cluster.claims import get_claim
 from genplug.cluster.errors import ApiError, UnreachableError

@@ -13,8 +13,9 @@ from genplug import __version__
 from genplug.agent.alias_pools import AliasPools
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.claim_files import ClaimFiles, ClaimRecord, ClaimStorageError, read_boot_id
+from genplug.agent.claim_inputs import ClaimInputs
 from genplug.agent.claim_source import ApiClaimSource
-from genplug.agent.claims import ClaimInputs, Claims
+from genplug.agent.claims import Claims
 from genplug.agent.driver import RETRY_SECONDS, DriverHooks
 from genplug.agent.publisher import Publisher
 from genplug.agent.publisher_state import UNSUPPORTED_KUBELET, Phase, Registration

@@ -579,6 +579,8 @@ print(*sorted(sys.modules))
     assert {"genplug.agent.driver", "genplug.kubelet.endpoint"} <= imported
     unexpected = {
         "genplug.agent.claim_files",
+        "genplug.agent.claim_ledger",
+        "genplug.agent.claim_record_builder",
         "genplug.agent.claims",
         "genplug.agent.driver_service",
         "genplug.agent.publisher",

@@ -7,7 +7,8 @@ from typing import Any
 
 from genplug.agent.blocking_calls import BlockingCalls
 from genplug.agent.claim_files import BAD, ClaimFiles, Step
-from genplug.agent.claims import ClaimInputs, ClaimReadError, Claims
+from genplug.agent.claim_inputs import ClaimInputs, ClaimReadError
+from genplug.agent.claims import Claims
 from genplug.allocation.claims import ClaimPool
 from genplug.allocation.offer import build_offer
 from genplug.allocation.results import ClaimDevice, ClaimReference

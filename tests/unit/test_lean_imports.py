@@ -82,6 +82,8 @@ def test_metrics_are_rendered_without_servers_and_tls() -> None:
 def test_agent_without_claims_does_not_import_the_driver() -> None:
     modules = {
         "genplug.agent.claim_files",
+        "genplug.agent.claim_ledger",
+        "genplug.agent.claim_record_builder",
         "genplug.agent.claims",
         "genplug.allocation.claim_cdi",
         "genplug.allocation.claims",

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from genplug.agent.claim_inputs import ClaimReadError
 from genplug.agent.claim_source import ApiClaimSource
-from genplug.agent.claims import ClaimReadError
 from genplug.allocation.claim_cdi import render_claim
 from genplug.allocation.claims import (
     ClaimPool,

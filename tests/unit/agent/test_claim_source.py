@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from genplug.agent.claim_inputs import ClaimReadError
 from genplug.agent.claim_source import ApiClaimSource
-from genplug.agent.claims import ClaimReadError
 from genplug.testing.api_server import ApiServerStandIn
 from tests.support.api_server import connect
 

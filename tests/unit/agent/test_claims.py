@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from genplug.agent import claim_inputs, claim_ledger, claim_record_builder, forgotten_claims
 from genplug.agent import claims as claims_module
 from genplug.agent.claim_files import ClaimStorageError, Step
-from genplug.agent.claims import FORGET_SECONDS, Claims
+from genplug.agent.claims import Claims
+from genplug.agent.forgotten_claims import FORGET_SECONDS
 from genplug.allocation.claims import DeviceHolding
 from genplug.allocation.errors import ClaimError, ClaimErrorCode, DeviceHeldError
 from genplug.allocation.results import ClaimDevice, ClaimReference
@@ -159,7 +161,7 @@ async def test_claim_that_the_api_server_does_not_have_is_refused(node: ClaimNod
 
 
 async def test_api_server_that_does_not_respond_is_the_error(node: ClaimNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims_module, "READ_SECONDS", 0.02)
+    monkeypatch.setattr(claim_inputs, "READ_SECONDS", 0.02)
     claims = await node.start()
     node.documents = None
     error = await refuse(claims, ONE)
@@ -304,10 +306,10 @@ async def test_files_that_are_too_large_are_refused_with_the_limit(
 ) -> None:
     claims = await node.start()
     node.allocate(ONE, "x0")
-    monkeypatch.setattr(claims_module, "MAX_CLAIM_CDI_BYTES", 10)
+    monkeypatch.setattr(claim_record_builder, "MAX_CLAIM_CDI_BYTES", 10)
     assert "its CDI file would have" in str(await refuse(claims, ONE))
     monkeypatch.undo()
-    monkeypatch.setattr(claims_module, "MAX_CLAIM_RECORD_BYTES", 10)
+    monkeypatch.setattr(claim_record_builder, "MAX_CLAIM_RECORD_BYTES", 10)
     assert "and the maximum is 10; shorten 'env' and 'mounts'" in str(await refuse(claims, ONE))
     monkeypatch.undo()
     monkeypatch.setattr(claims_module, "MAX_PREPARED_CLAIMS", 0)
@@ -322,7 +324,7 @@ async def test_text_of_all_claims_in_memory_is_limited(node: ClaimNode, monkeypa
     await claims.prepare(ONE)
     text = claims.records[ONE.uid].cdi
     assert text is not None
-    monkeypatch.setattr(claims_module, "MAX_CLAIM_MEMORY_BYTES", 2 * sys.getsizeof(text) - 1)
+    monkeypatch.setattr(claim_ledger, "MAX_CLAIM_MEMORY_BYTES", 2 * sys.getsizeof(text) - 1)
     error = await refuse(claims, TWO)
     assert error.code is ClaimErrorCode.STORAGE
     assert f"1 claims on this node have {sys.getsizeof(text)} bytes, and with this claim more than" in str(error)
@@ -344,7 +346,7 @@ async def test_claims_that_are_prepared_at_the_same_time_count_for_the_limit_of_
     node.resource = replace(node.resource, pre_start=program, policy=_ALLOW_PROGRAMS)
     node.scan()
     node.allocate(TWO, "x1")
-    monkeypatch.setattr(claims_module, "MAX_CLAIM_MEMORY_BYTES", 2 * size - 1)
+    monkeypatch.setattr(claim_ledger, "MAX_CLAIM_MEMORY_BYTES", 2 * size - 1)
     first = asyncio.create_task(claims.prepare(ONE))
     second = asyncio.create_task(claims.prepare(TWO))
     done, _ = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED, timeout=30)
@@ -713,7 +715,7 @@ async def test_claim_that_is_prepared_again_during_the_check_is_kept(node: Claim
 
 
 async def test_task_checks_the_holder_after_a_conflict(node: ClaimNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims_module, "FORGET_SECONDS", 0.0)
+    monkeypatch.setattr(forgotten_claims, "FORGET_SECONDS", 0.0)
     claims = await node.start()
     await claims.prepare(node.allocate(ONE, "x0"))
     assert node.documents is not None
