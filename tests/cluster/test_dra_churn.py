@@ -14,15 +14,10 @@ import pytest
 
 from tests.cluster.cluster import Cluster, poll_until
 from tests.cluster.conftest import CLUSTER_PARAMS, create_machine, name_version
+from tests.cluster.dra_trial.__main__ import KINDS
 from tests.cluster.dra_trial.figures import Figure, find_misses
-from tests.cluster.dra_trial.force_deletion import delete_by_force
 from tests.cluster.dra_trial.holders import build_script
-from tests.cluster.dra_trial.kubelet import restart_kubelet
-from tests.cluster.dra_trial.migration import migrate_to_device_plugin, migrate_to_dra
-from tests.cluster.dra_trial.outage import stop_api_server
-from tests.cluster.dra_trial.prepare import measure_prepare
 from tests.cluster.dra_trial.trial import Trial, estimate_quantile, read_buckets
-from tests.cluster.dra_trial.unplug import flap_device, unplug_device
 from tests.cluster.tools import TOOLS
 
 SLACK = 10.0
@@ -60,32 +55,32 @@ def on_cluster(test: Callable[[Trial], None]) -> Callable[[Trial], None]:
 
 @on_cluster
 def test_kubelet_waits_a_few_milliseconds_for_a_claim_dra_07(trial: Trial) -> None:
-    check(*measure_prepare(trial, pods=4))
+    check(*KINDS["prepare"].short(trial))
 
 
 @on_cluster
 def test_killed_kubelet_does_not_restart_pods_dra_10(trial: Trial) -> None:
-    check(*restart_kubelet(trial, repeats=1))
+    check(*KINDS["kubelet"].short(trial))
 
 
 @on_cluster
 def test_device_of_a_pod_deleted_by_force_is_not_given_twice_dra_15(trial: Trial) -> None:
-    check(*delete_by_force(trial, pods=5))
+    check(*KINDS["force"].short(trial))
 
 
 @on_cluster
 def test_absent_api_server_does_not_disturb_devices_in_use_dra_17(trial: Trial) -> None:
-    check(*stop_api_server(trial, seconds=4, pods=1))
+    check(*KINDS["outage"].short(trial))
 
 
 @on_cluster
 def test_unplugged_device_is_tainted_until_it_returns_dra_19(trial: Trial) -> None:
-    check(*unplug_device(trial, repeats=1, pause=0), *flap_device(trial, flaps=30, seconds=3, settle=2))
+    check(*KINDS["unplug"].short(trial), *KINDS["flap"].short(trial))
 
 
 @on_cluster
 def test_resource_changes_its_api_while_pods_use_it_dra_21_22(trial: Trial) -> None:
-    check(*migrate_to_dra(trial, pods=8, seconds=0), *migrate_to_device_plugin(trial, pods=4))
+    check(*KINDS["to-dra"].short(trial), *KINDS["back"].short(trial))
 
 
 def test_container_reports_a_device_that_another_container_holds(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def delete_by_force(trial: Trial, pods: int = 50) -> list[Figure]:
             trial.log(f"force deletion {number + 1}: next pods ready after up to {max(seconds[-size:]):.1f} s")
         trial.delete_pods(watch, *name_round(rounds))
     events = trial.cluster.get("events", f"--field-selector=reason={_REASON}")["items"]
-    refused = [event["message"] for event in events if event["involvedObject"]["name"].startswith("disk-")]
+    found = [(event["involvedObject"]["name"], event["message"]) for event in events]
+    refused = [text for name, text in found if name.startswith("disk-")]
     # The claim of a pod of a template begins with the name of the pod.
     named = [text for text in refused if "is still prepared for the ResourceClaim default/disk-" in text]
     for text in set(refused) - set(named):
@@ -48,9 +49,7 @@ def delete_by_force(trial: Trial, pods: int = 50) -> list[Figure]:
     return [
         Figure("Pods deleted by force", rounds * size),
         *figures,
-        Figure(
-            "Pods whose preparation was refused at first", len({e["involvedObject"]["name"] for e in events}), minimum=1
-        ),
+        Figure("Refusals to prepare a claim whose device is held", len(refused), minimum=1),
         exactly("Refusals without the name of the holder", len(refused) - len(named), 0),
         *spread("Force deletion to the next ready pod", seconds, 15),
     ]
