@@ -6,12 +6,13 @@ the pods of a claim only after the driver has unprepared it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genplug.agent.alias_pools import AliasPools
+from genplug.agent.driver_hooks import RETRY_SECONDS, DriverHooks
 from genplug.agent.settings import Settings
 from genplug.agent.usage_poller import FIRST_POLL_PATIENCE_SECONDS
 from genplug.allocation.offer import ResourceOffer, build_offer, count_grants, share_grants
@@ -26,25 +27,7 @@ if TYPE_CHECKING:
     from genplug.agent.driver_service import DriverService
     from genplug.observe.dra_status import DraStatus
 
-RETRY_SECONDS = 5.0
-"""Seconds between two attempts to read the records of prepared claims."""
 _NO_NODE_NAME = "the name of the node is not known, which the names of pools contain: pass --node-name"
-
-
-class DriverHooks:
-    """The functions that the driver calls when something happens. The agent replaces the functions that it needs."""
-
-    def __init__(self) -> None:
-        self.on_prepared: Callable[[str, Iterable[str]], None] = lambda _resource, _ids: None
-        """Called with the name of a resource and the IDs of the devices that a claim got."""
-        self.on_reserved: Callable[[str, Iterable[str]], None] = lambda _resource, _ids: None
-        """Called with the name of a resource and the IDs of the devices that a claim is being prepared for."""
-        self.on_restored: Callable[[], None] = lambda: None
-        """Called when the claims of earlier processes are known."""
-        self.on_claims_changed: Callable[[], None] = lambda: None
-        """Called when a claim holds devices, or does not hold them any more."""
-        self.count_request: Callable[[str, str], None] = lambda _verb, _code: None
-        """Called with the verb and the status of each request to the API server."""
 
 
 class DriverFollower:

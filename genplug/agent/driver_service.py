@@ -16,7 +16,7 @@ from genplug.agent.claim_files import ClaimFiles, ClaimRecord, ClaimStorageError
 from genplug.agent.claim_inputs import ClaimInputs
 from genplug.agent.claim_source import ApiClaimSource
 from genplug.agent.claims import Claims
-from genplug.agent.driver import RETRY_SECONDS, DriverHooks
+from genplug.agent.driver_hooks import RETRY_SECONDS, DriverHooks
 from genplug.agent.publisher import Publisher
 from genplug.agent.publisher_state import UNSUPPORTED_KUBELET, Phase, Registration
 from genplug.agent.publisher_status import PoolStatus, PublisherStatus
