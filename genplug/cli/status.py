@@ -5,11 +5,11 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import Any
 
 from genplug import __version__
+from genplug.cli.documents import JSON
 from genplug.cli.options import LISTEN_VARIABLE, Address, add_color, format_address, parse_address
 from genplug.cli.output import print_message, use_color
 from genplug.spec.json_text import parse_json
@@ -51,9 +51,6 @@ _UNREACHABLE, _UNKNOWN, _NOT_READY = 1, 2, 4
 _FORBIDDEN = 403
 _MAX_WAIT_SECONDS = 168 * 3600
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-
-JSON = Mapping[str, Any]
-"""A document of ``/statusz``, or an object in it; ``schemas/status.schema.json`` describes the keys."""
 
 
 class UnreachableError(Exception):

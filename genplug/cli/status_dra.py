@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from genplug.cli.documents import JSON
 from genplug.cli.output import Cell, Painted, Style, format_table, table_width
-from genplug.cli.status import JSON
 from genplug.observe.text import count_noun, format_age, summarize_texts
 
 _MAX_ROWS = 20

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from genplug.cli.documents import JSON
 from genplug.cli.output import (
     Cell,
     Painted,
@@ -13,7 +14,6 @@ from genplug.cli.output import (
     table_width,
     wrap_line,
 )
-from genplug.cli.status import JSON
 from genplug.observe.text import describe_kept_endpoint, format_age, summarize_probes, summarize_texts
 from genplug.spec.printable import escape_document, escape_line, escape_lines
 

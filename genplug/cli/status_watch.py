@@ -11,8 +11,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
+from genplug.cli.documents import JSON
 from genplug.cli.output import Style, format_yaml, paint, print_message, wrap_line, write_control
-from genplug.cli.status import JSON
 from genplug.cli.status_text import format_status
 from genplug.observe.text import format_time
 from genplug.spec.printable import escape_json, escape_line
