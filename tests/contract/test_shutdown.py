@@ -119,9 +119,10 @@ async def test_dropped_lines_are_counted_in_the_log_when_it_is_read_again(
     async with start_agent(xy_node, "--listen", f"127.0.0.1:{port}", stderr=unread_pipe[1]) as process:
         await kubelet.wait_for_list(X, healthy={"x0"})
         await allocate_until_lines_are_dropped(kubelet, port)
-        metrics = await get_text(port, "/metrics")
         entries = await read_lines(unread_pipe[0], Event.LOG_LINES_DROPPED)
         dropped = entries[-1]["lines"]
+        # The lines of the last calls are dropped after their responses.
+        metrics = await get_text(port, "/metrics")
         assert f"genplug_log_lines_dropped_total {dropped}.0" in metrics
         assert f"{dropped} lines of the log were dropped" in str(entries[-1]["msg"])
         process.send_signal(signal.SIGTERM)
