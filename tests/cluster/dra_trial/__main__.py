@@ -67,7 +67,8 @@ KINDS = {
     "flap": Kind("Flapping device", flap_device, partial(flap_device, flaps=30, seconds=3, settle=2)),
     "hang": Kind(
         "Hanging API server",
-        partial(stop_api_server, seconds=60, hangs=True),
+        # A kubelet whose requests hang admits one static pod after the other slowly.
+        partial(stop_api_server, seconds=60, hangs=True, pods=2),
         partial(stop_api_server, seconds=4, hangs=True, pods=1),
     ),
     "outage": Kind("API server away", stop_api_server, partial(stop_api_server, seconds=4, pods=1)),

@@ -10,11 +10,11 @@ from tests.cluster.dra_trial.trial import Trial
 
 _KUBELET = "dra_grpc_operations_duration_seconds"
 """The histogram of the kubelet for the calls of drivers."""
-_BATCH = 2
+_BATCH = 1
 
 
 def measure_prepare(trial: Trial, pods: int = 200) -> list[Figure]:
-    """Measure the preparation of a device of 1 000 for a number of pods, two at the same time."""
+    """Measure the preparation of a device of 1 000 for a number of pods, one after the other."""
     container = build_claim_container(command=END_ON_TERM)
     before, logged = _read_kubelet(trial), len(trial.read_log())
     with trial.watch_pods() as watch:
