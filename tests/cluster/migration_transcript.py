@@ -7,14 +7,9 @@ kubelet has its default settings.
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from tests.cluster import images
-from tests.cluster.cluster import Cluster
-from tests.cluster.machine import Machine
-from tests.cluster.tools import TOOLS
-from tests.cluster.transcript import REPOSITORY, build_image, run_shell
+from tests.cluster.transcript import open_stage, run_shell
 
 _IMAGE = "registry.example/genplug:0.1.0"
 _VALUES = """\
@@ -105,22 +100,9 @@ _STEPS: tuple[tuple[str, ...], ...] = (
 
 def main(version: str = "1.37", image: str = "") -> None:
     """Print the transcript."""
-    binaries = next(TOOLS.glob(f"kubernetes/{version}.*"))
-    with Machine(Path(tempfile.mkdtemp(prefix="gpc", dir="/tmp"))) as machine:
-        for number in range(4):
-            machine.plug(f"/dev/ttyUSB{number}", (188 << 8) + number)
-        work = machine.directory / "work"
-        work.mkdir()
-        (work / "deploy").symlink_to(REPOSITORY / "deploy")
-        (work / "values.yaml").write_text(_VALUES)
-        (work / "pod.yaml").write_text(_POD)
-        archive = Path(image) if image else build_image(machine.directory, _IMAGE)
-        cluster = Cluster(machine, binaries, TOOLS, has_short_periods=False)
-        cluster.start(images.build_busybox(machine.directory), archive)
-        programs = machine.directory / "bin"
-        programs.mkdir()
-        (programs / "helm").symlink_to(TOOLS / "helm4")
-        (programs / "kubectl").symlink_to(TOOLS / "kubectl")
+    devices = {f"/dev/ttyUSB{number}": (188 << 8) + number for number in range(4)}
+    files = {"values.yaml": _VALUES, "pod.yaml": _POD}
+    with open_stage(version, devices, files, _IMAGE, Path(image) if image else None) as cluster:
         for number, (comment, *commands) in enumerate(_STEPS):
             print(f"{chr(10) if number else ''}{comment}")
             for command in commands:
@@ -133,7 +115,7 @@ def main(version: str = "1.37", image: str = "") -> None:
                 try:
                     print(run_shell(cluster, command), end="", flush=True)
                 except subprocess.CalledProcessError:
-                    print(machine.read_logs(), file=sys.stderr)
+                    print(cluster.machine.read_logs(), file=sys.stderr)
                     raise
 
 

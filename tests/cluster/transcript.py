@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster import images
@@ -61,22 +62,8 @@ _RUNS = 5
 
 def main(version: str = "1.34") -> None:
     """Print the transcript and the measured delays."""
-    binaries = next(TOOLS.glob(f"kubernetes/{version}.*"))
-    with Machine(Path(tempfile.mkdtemp(prefix="gpc", dir="/tmp"))) as machine:
-        for number in range(3):
-            machine.plug(f"/dev/thing{number}", (240 << 8) + number)
-        work = machine.directory / "work"
-        work.mkdir()
-        (work / "deploy").symlink_to(REPOSITORY / "deploy")
-        for name, text in FILES.items():
-            (work / name).write_text(text)
-        archive = build_image(machine.directory, IMAGE)
-        cluster = Cluster(machine, binaries, TOOLS, has_short_periods=False)
-        cluster.start(images.build_busybox(machine.directory), archive)
-        programs = machine.directory / "bin"
-        programs.mkdir()
-        (programs / "helm").symlink_to(TOOLS / "helm4")
-        (programs / "kubectl").symlink_to(TOOLS / "kubectl")
+    devices = {f"/dev/thing{number}": (240 << 8) + number for number in range(3)}
+    with open_stage(version, devices, FILES, IMAGE) as cluster:
         start = time.monotonic()
         for command in COMMANDS:
             print(f"$ {command}")
@@ -84,6 +71,37 @@ def main(version: str = "1.34") -> None:
             if "apply" in command:
                 print(f"(from `helm install` to the ready pod: {time.monotonic() - start:.0f} s)\n")
         print_figures(cluster)
+
+
+@contextmanager
+def open_stage(
+    version: str, devices: Mapping[str, int], files: Mapping[str, str], tag: str, archive: Path | None = None
+) -> Iterator[Cluster]:
+    """Start a cluster whose kubelet has its default settings, and a directory for :func:`run_shell`.
+
+    Args:
+        version: The minor version of Kubernetes.
+        devices: Path of a character device -> its number.
+        files: Name of a file in the directory -> its text.
+        tag: The name of the image of genplug, which is built without an ``archive``.
+        archive: The archive of an image with that name.
+    """
+    binaries = next(TOOLS.glob(f"kubernetes/{version}.*"))
+    with Machine(Path(tempfile.mkdtemp(prefix="gpc", dir="/tmp"))) as machine:
+        for path, number in devices.items():
+            machine.plug(path, number)
+        work, programs = machine.directory / "work", machine.directory / "bin"
+        work.mkdir()
+        programs.mkdir()
+        (work / "deploy").symlink_to(REPOSITORY / "deploy")
+        for name, text in files.items():
+            (work / name).write_text(text)
+        (programs / "helm").symlink_to(TOOLS / "helm4")
+        (programs / "kubectl").symlink_to(TOOLS / "kubectl")
+        image = archive or build_image(machine.directory, tag)
+        cluster = Cluster(machine, binaries, TOOLS, has_short_periods=False)
+        cluster.start(images.build_busybox(machine.directory), image)
+        yield cluster
 
 
 def build_image(directory: Path, tag: str) -> Path:
